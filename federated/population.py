@@ -1,0 +1,220 @@
+"""The private population: real or user-supplied messages, masked, capped and split by user into devices.
+
+Messages are values that functions pass on; no object here keeps one, no error or count quotes one. `DeviceStore` stands
+for the devices' own storage in the simulation and is the only place that training reads from.
+"""
+
+import collections
+import dataclasses
+import hashlib
+import importlib.util
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+MASK = "▢"  # a symbol, so neither a word to learn nor a target of the metric
+MAX_MESSAGE_CHARACTERS = 2_000
+SIDES = ("train", "validation", "test")
+
+_PII = re.compile(
+    r"\S+@\S+\.\w+"  # e-mail
+    r"|(?:https?://|www\.)\S+|\b[\w-]+\.(?:com|net|org|io|edu|ly|gg|be)\b\S*"  # links
+    r"|(?<!\w)@\w+|\b\w+#\d{4}\b"  # handles
+    r"|\+?\d[\d\s().-]{6,}\d",  # phone and card numbers
+    re.IGNORECASE,
+)
+
+UserMessages = dict[str, list[str]]
+
+
+class Message(NamedTuple):
+    """One message as it was sent; `conversation` is empty where the source does not say."""
+
+    user: str
+    conversation: str
+    timestamp: str
+    text: str
+
+
+def mask_pii(text: str) -> str:
+    """Text with e-mail addresses, links, handles and phone numbers replaced by MASK."""
+    return _PII.sub(MASK, text)
+
+
+def read_chat_messages() -> Iterator[Message]:
+    """Messages of the chitchat-dataset package: 7,168 two-person conversations of 1,315 people (MIT).
+
+    Raises:
+        ValueError: the package is not installed.
+    """
+    package = importlib.util.find_spec("chitchat_dataset")
+    if package is None or not package.submodule_search_locations:
+        raise ValueError("package chitchat-dataset is missing: run ./scripts/setup")
+    path = Path(package.submodule_search_locations[0], "dataset.json")
+    for conversation, content in json.loads(path.read_text("utf-8")).items():
+        for turn in content["messages"]:
+            for message in turn:
+                yield Message(message["sender"], conversation, message["timestamp"], message["text"])
+
+
+def read_message_file(path: Path) -> Iterator[Message]:
+    """Messages of a user's own JSONL or Parquet file with fields `user`, `text`, and if known `timestamp`, `conversation`.
+
+    Raises:
+        ValueError: names the file, the line (or row) and the field, and never quotes the text.
+    """
+    number = 0
+    for number, record in _read_records(path):
+        for field in ("user", "text"):
+            if not isinstance(record.get(field), str) or (field == "user" and not record[field]):
+                raise ValueError(f"{path}:{number}: field `{field}` is missing or no text: write it as a string")
+        optional = (record.get("conversation"), record.get("timestamp"))
+        conversation, timestamp = ("" if value is None else str(value) for value in optional)
+        yield Message(record["user"], conversation, timestamp, record["text"])
+    if not number:
+        raise ValueError(f"{path}: no messages: give at least one line with `user` and `text`")
+
+
+def _read_records(path: Path) -> Iterator[tuple[int, dict]]:
+    if path.suffix == ".parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        try:
+            table = pyarrow.parquet.ParquetFile(path)
+        except (OSError, pyarrow.ArrowException) as error:
+            raise ValueError(f"{path}: no readable Parquet file: write it again or give JSONL") from error
+        number = 0
+        for batch in table.iter_batches(10_000):
+            for record in batch.to_pylist():
+                number += 1
+                yield number, record
+        return
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror}): give an existing JSONL or Parquet file") from error
+    with file:
+        for number, line in enumerate(file, 1):
+            # `from None`: a decoding error quotes the bytes it stumbled on, and those are somebody's message.
+            try:
+                record = json.loads(line.decode("utf-8"))
+            except UnicodeDecodeError:
+                raise ValueError(f"{path}:{number}: not UTF-8: convert the file to UTF-8") from None
+            except json.JSONDecodeError:
+                raise ValueError(f"{path}:{number}: not JSON: write one object a line") from None
+            if not isinstance(record, dict):
+                raise ValueError(f"{path}:{number}: no JSON object: write {{\"user\": ..., \"text\": ...}}")
+            yield number, record
+
+
+def split_population(
+    messages: Iterable[Message],
+    seed: int,
+    max_messages: int = 500,
+    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
+) -> tuple[dict[str, UserMessages], dict[str, int]]:
+    """Messages by side and user, masked and capped, with the counts of everything left out.
+
+    A user's side follows from a hash of seed and user, so it does not change when other users come or go. Both sides of
+    a conversation quote each other: where its users fall on different sides, the side further from the test loses it.
+
+    Args:
+        messages: in any order.
+        seed: picks the split.
+        max_messages: cap of messages a user, the earliest kept.
+        fractions: shares of users in train, validation and test; they sum to 1.
+
+    Returns:
+        {side: {user: [text, ...]}} with users in hashed order, and {reason: messages}.
+
+    Raises:
+        ValueError: fractions do not sum to 1, or a side has no user left.
+    """
+    if abs(sum(fractions) - 1) > 1e-9 or min(fractions) <= 0:
+        raise ValueError(f"fractions {fractions}: give three positive shares that sum to 1")
+    counts: collections.Counter[str] = collections.Counter()
+    by_user: dict[str, list[Message]] = collections.defaultdict(list)
+    conversation_side: dict[str, int] = {}
+    places: dict[str, float] = {}
+    bounds = np.cumsum(fractions)[:2]
+    for message in messages:
+        counts["messages"] += 1
+        user = message.user
+        if user not in places:
+            digest = hashlib.blake2b(f"{seed}:{user}".encode(), digest_size=8).digest()
+            places[user] = int.from_bytes(digest, "big") / 2**64
+        by_user[user].append(message)
+        if message.conversation:
+            side = int(np.searchsorted(bounds, places[user], "right"))
+            conversation_side[message.conversation] = max(side, conversation_side.get(message.conversation, 0))
+    split: dict[str, UserMessages] = {side: {} for side in SIDES}
+    for user in sorted(by_user, key=places.__getitem__):
+        side = int(np.searchsorted(bounds, places[user], "right"))
+        kept: list[str] = []
+        for message in sorted(by_user[user], key=lambda m: m.timestamp):
+            if message.conversation and conversation_side[message.conversation] != side:
+                counts[f"{SIDES[side]}_lost_to_shared_conversations"] += 1
+            elif not message.text.strip():
+                counts["empty"] += 1
+            elif len(message.text) > MAX_MESSAGE_CHARACTERS:
+                counts[f"over_{MAX_MESSAGE_CHARACTERS}_characters"] += 1
+            elif len(kept) == max_messages:
+                counts["over_cap"] += 1
+            else:
+                masked = mask_pii(message.text)
+                counts["masked"] += masked != message.text
+                kept.append(masked)
+        if kept:
+            split[SIDES[side]][user] = kept
+        else:
+            counts["users_left_empty"] += 1
+    for side_name, users in split.items():
+        if not users:
+            raise ValueError(f"population: no user falls on side `{side_name}` of {len(by_user)}: give more users")
+        counts[f"{side_name}_users"] = len(users)
+        counts[f"{side_name}_messages"] = sum(map(len, users.values()))
+    return split, dict(counts)
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class DeviceStore:
+    """Packed training rows of all devices as flat arrays.
+
+    Attributes:
+        rows: int32 [R, 2, T], every device's rows one after the other.
+        offsets: int64 [devices + 1], device d owns rows[offsets[d] : offsets[d + 1]].
+    """
+
+    rows: np.ndarray
+    offsets: np.ndarray
+
+    @classmethod
+    def build(cls, devices: Sequence[np.ndarray]) -> "DeviceStore":
+        """Store of devices given as row blocks [R_d, 2, T]."""
+        offsets = np.concatenate([[0], np.cumsum([len(rows) for rows in devices])])
+        return cls(np.concatenate(devices), offsets.astype(np.int64))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def device_batches(self, device: int, batch_rows: int, max_batches: int) -> np.ndarray:
+        """Rows of one device as [batches, batch_rows, 2, T], padded with empty rows; at most `max_batches`."""
+        rows = self.rows[self.offsets[device] : self.offsets[device + 1]][: batch_rows * max_batches]
+        batches = -(-len(rows) // batch_rows)
+        padded = np.zeros((batches * batch_rows, *self.rows.shape[1:]), np.int32)
+        padded[: len(rows)] = rows
+        return padded.reshape(batches, batch_rows, *self.rows.shape[1:])
+
+    def shard(self, devices: Sequence[int], batch_rows: int, max_batches: int) -> tuple[np.ndarray, np.ndarray]:
+        """Work of one shard: batches int32 [D, S, batch_rows, 2, T] and each device's number of batches int32 [D]."""
+        parts = [self.device_batches(device, batch_rows, max_batches) for device in devices]
+        steps = np.array([len(part) for part in parts], np.int32)
+        packed = np.zeros((len(parts), max(1, steps.max(initial=0)), batch_rows, *self.rows.shape[1:]), np.int32)
+        for place, part in zip(packed, parts, strict=True):
+            place[: len(part)] = part
+        return packed, steps

@@ -1,0 +1,127 @@
+"""The round loop: select, train, add noise, step, record, checkpoint."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from federated.cohort import CohortSelector
+from federated.config import FederatedConfig
+from federated.engines import Engine, Shard
+from federated.ledger import Ledger
+from federated.local_training import METRICS
+from federated.mechanisms import create_mechanism
+from federated.population import DeviceStore
+from model.checkpoint import number_arrays, numbered_arrays, save_arrays
+
+Weights = list[np.ndarray]
+
+
+class FederatedTraining:
+    """A federated run that can stop after any round and go on bit for bit.
+
+    Attributes:
+        round: rounds done.
+        weights: the server's weights.
+        ledger: who took part when, and what that costs.
+        history: one dict of METRICS a round, as means over devices (loss over pieces).
+    """
+
+    def __init__(
+        self, weights: Sequence[np.ndarray], store: DeviceStore, engine: Engine, config: FederatedConfig, seed: int
+    ) -> None:
+        self._store, self._engine, self._config = store, engine, config
+        self.round = 0
+        self.weights: Weights = [np.array(w) for w in weights]
+        self._momentum: Weights = [np.zeros_like(w) for w in weights]
+        self._selector = CohortSelector(len(store), config.cohort, config.min_separation, seed)
+        self._mechanism = create_mechanism(
+            config.mechanism, [w.shape for w in weights], config.clip_norm, config.noise_multiplier, seed
+        )
+        self.ledger = Ledger(
+            mechanism=config.mechanism,
+            noise_multiplier=config.noise_multiplier,
+            clip_norm=config.clip_norm,
+            min_separation=config.min_separation,
+        )
+        self.history: list[dict[str, float]] = []
+
+    def run_round(self) -> dict[str, float]:
+        """One round: the mean of the cohort's clipped updates, noised, as a momentum step of the server.
+
+        The divisor is the cohort size of the config, not the number that reported, so it tells nothing about anyone.
+        """
+        config = self._config
+        cohort = self._selector.select(self.round)
+        sums, metrics = self._engine.run_round(self.weights, self._shards(cohort))
+        self.ledger.record(self.round, cohort)
+        noised = self._mechanism.add_noise(sums)
+        for weight, momentum, update in zip(self.weights, self._momentum, noised, strict=True):
+            momentum *= config.server_momentum
+            momentum += update / config.cohort
+            weight += config.server_learning_rate * momentum
+        self.round += 1
+        self.history.append(_mean_metrics(metrics))
+        return self.history[-1]
+
+    def _shards(self, cohort: np.ndarray) -> list[Shard]:
+        """The cohort dealt to shards, largest devices first and back and forth, so that shards take equally long."""
+        sizes = np.diff(self._store.offsets)[cohort]
+        order = cohort[np.lexsort((cohort, -sizes))]
+        shards = min(self._config.shards, len(order))
+        places = np.arange(len(order)) % (2 * shards)
+        places = np.minimum(places, 2 * shards - 1 - places)
+        rows, batches = self._config.batch_rows, self._config.max_batches
+        return [self._store.shard(order[places == shard], rows, batches) for shard in range(shards)]
+
+    def save(self, path: Path) -> None:
+        """Writes everything a later `restore` needs, atomically."""
+        facts = {"round": self.round, "history": self.history, "ledger": self.ledger.to_json()}
+        selector = {f"selector.{name}": value for name, value in self._selector.state().items()}
+        save_arrays(
+            path,
+            number_arrays("weight", self.weights)
+            | number_arrays("momentum", self._momentum)
+            | number_arrays("noise", self._mechanism.state())
+            | selector
+            | {"facts": np.frombuffer(json.dumps(facts).encode(), np.uint8)},
+        )
+
+    def restore(self, path: Path) -> None:
+        """Goes on from a file of `save`, written by a run with the same arguments."""
+        with np.load(path) as arrays:
+            facts = json.loads(arrays["facts"].tobytes())
+            self.weights = numbered_arrays(arrays, "weight")
+            self._momentum = numbered_arrays(arrays, "momentum")
+            self._mechanism.restore(numbered_arrays(arrays, "noise"))
+            prefix = "selector."
+            self._selector.restore({k.removeprefix(prefix): arrays[k] for k in arrays if k.startswith(prefix)})
+        self.round, self.history = facts["round"], facts["history"]
+        self.ledger = Ledger.from_json(facts["ledger"])
+
+
+def train_federated(
+    training: FederatedTraining, rounds: int, checkpoint: Path, after_round: Callable[[FederatedTraining], None]
+) -> None:
+    """Runs to `rounds`, going on from `checkpoint` if it exists and writing it after each round.
+
+    Args:
+        training: a fresh run.
+        rounds: total number of rounds.
+        checkpoint: file to write; its absence means a new run.
+        after_round: sees the run after each round, before its checkpoint.
+    """
+    if checkpoint.exists():
+        training.restore(checkpoint)
+    while training.round < rounds:
+        training.run_round()
+        after_round(training)
+        training.save(checkpoint)
+
+
+def _mean_metrics(sums: np.ndarray) -> dict[str, float]:
+    named = dict(zip(METRICS, map(float, sums), strict=True))
+    devices, pieces = named["devices"], named["pieces"]
+    per = {name: pieces if name == "loss" else devices for name in METRICS[2:]}
+    return {"devices": devices, "pieces": pieces} | {n: named[n] / max(1.0, divisor) for n, divisor in per.items()}
