@@ -15,7 +15,7 @@ _TOKEN = re.compile(
 
 def normalize(text: str) -> str:
     """Lower-cased NFC text with straight apostrophes, no control characters and single blanks."""
-    text = unicodedata.normalize("NFC", text.lower()).translate(_APOSTROPHES).translate(_DROPPED)
+    text = unicodedata.normalize("NFC", text.lower().translate(_DROPPED)).translate(_APOSTROPHES)
     if not text.isascii() or not text.isprintable():
         text = "".join(" " if unicodedata.category(c) in _BLANK else c for c in text)
     return " ".join(text.split())
@@ -32,7 +32,9 @@ def split_words(text: str) -> list[str]:
     """
     text = normalize(text)
     shape = text
-    if not text.isascii():  # the re module counts combining marks as punctuation; they belong to their word
+    if (
+        not text.isascii()
+    ):  # the re module counts combining marks as punctuation; they belong to their word
         shape = "".join("a" if unicodedata.category(c)[0] == "M" else c for c in text)
     return [text[slice(*match.span())] for match in _TOKEN.finditer(shape)]
 

@@ -41,7 +41,7 @@ class FederatedConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
     server_learning_rate: Positive = 1.0
     server_momentum: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.9
     mechanism: Literal["tree"] = "tree"
-    noise_multiplier: Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)]
+    noise_multiplier: Positive
     delta: Annotated[float, pydantic.Field(gt=0, lt=1)] = 1e-10
     production_cohort: Count = 6_500
     production_population: Count = 3_000_000

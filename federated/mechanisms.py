@@ -21,7 +21,9 @@ class Mechanism:
 
     def add_noise(self, clipped_sum: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The round's noised sum; advances the noise by one round."""
-        noised, self._state, _ = self._query.get_noised_result([tf.constant(s) for s in clipped_sum], self._state)
+        noised, self._state, _ = self._query.get_noised_result(
+            [tf.constant(s) for s in clipped_sum], self._state
+        )
         return [n.numpy() for n in noised]
 
     def state(self) -> list[np.ndarray]:
@@ -34,7 +36,11 @@ class Mechanism:
 
 
 def create_mechanism(
-    name: str, weight_shapes: Sequence[tuple[int, ...]], clip_norm: float, noise_multiplier: float, seed: int
+    name: str,
+    weight_shapes: Sequence[tuple[int, ...]],
+    clip_norm: float,
+    noise_multiplier: float,
+    seed: int,
 ) -> Mechanism:
     """The named mechanism.
 

@@ -10,7 +10,7 @@ import hashlib
 import importlib.util
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,11 +58,13 @@ def read_chat_messages() -> Iterator[Message]:
     for conversation, content in json.loads(path.read_text("utf-8")).items():
         for turn in content["messages"]:
             for message in turn:
-                yield Message(message["sender"], conversation, message["timestamp"], message["text"])
+                yield Message(
+                    message["sender"], conversation, message["timestamp"], message["text"]
+                )
 
 
 def read_message_file(path: Path) -> Iterator[Message]:
-    """Messages of a user's own JSONL or Parquet file with fields `user`, `text`, and if known `timestamp`, `conversation`.
+    """Messages of a JSONL or Parquet file with `user` and `text`, and if known `timestamp`, `conversation`.
 
     Raises:
         ValueError: names the file, the line (or row) and the field, and never quotes the text.
@@ -71,7 +73,9 @@ def read_message_file(path: Path) -> Iterator[Message]:
     for number, record in _read_records(path):
         for field in ("user", "text"):
             if not isinstance(record.get(field), str) or (field == "user" and not record[field]):
-                raise ValueError(f"{path}:{number}: field `{field}` is missing or no text: write it as a string")
+                raise ValueError(
+                    f"{path}:{number}: field `{field}` is missing or no text: write it as a string"
+                )
         optional = (record.get("conversation"), record.get("timestamp"))
         conversation, timestamp = ("" if value is None else str(value) for value in optional)
         yield Message(record["user"], conversation, timestamp, record["text"])
@@ -87,7 +91,9 @@ def _read_records(path: Path) -> Iterator[tuple[int, dict]]:
         try:
             table = pyarrow.parquet.ParquetFile(path)
         except (OSError, pyarrow.ArrowException) as error:
-            raise ValueError(f"{path}: no readable Parquet file: write it again or give JSONL") from error
+            raise ValueError(
+                f"{path}: no readable Parquet file: write it again or give JSONL"
+            ) from error
         number = 0
         for batch in table.iter_batches(10_000):
             for record in batch.to_pylist():
@@ -97,7 +103,9 @@ def _read_records(path: Path) -> Iterator[tuple[int, dict]]:
     try:
         file = path.open("rb")
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}): give an existing JSONL or Parquet file") from error
+        raise ValueError(
+            f"{path}: cannot be read ({error.strerror}): give an existing JSONL or Parquet file"
+        ) from error
     with file:
         for number, line in enumerate(file, 1):
             # `from None`: a decoding error quotes the bytes it stumbled on, and those are somebody's message.
@@ -108,7 +116,9 @@ def _read_records(path: Path) -> Iterator[tuple[int, dict]]:
             except json.JSONDecodeError:
                 raise ValueError(f"{path}:{number}: not JSON: write one object a line") from None
             if not isinstance(record, dict):
-                raise ValueError(f"{path}:{number}: no JSON object: write {{\"user\": ..., \"text\": ...}}")
+                raise ValueError(
+                    f'{path}:{number}: no JSON object: write {{"user": ..., "text": ...}}'
+                )
             yield number, record
 
 
@@ -151,7 +161,9 @@ def split_population(
         by_user[user].append(message)
         if message.conversation:
             side = int(np.searchsorted(bounds, places[user], "right"))
-            conversation_side[message.conversation] = max(side, conversation_side.get(message.conversation, 0))
+            conversation_side[message.conversation] = max(
+                side, conversation_side.get(message.conversation, 0)
+            )
     split: dict[str, UserMessages] = {side: {} for side in SIDES}
     for user in sorted(by_user, key=places.__getitem__):
         side = int(np.searchsorted(bounds, places[user], "right"))
@@ -175,7 +187,9 @@ def split_population(
             counts["users_left_empty"] += 1
     for side_name, users in split.items():
         if not users:
-            raise ValueError(f"population: no user falls on side `{side_name}` of {len(by_user)}: give more users")
+            raise ValueError(
+                f"population: no user falls on side `{side_name}` of {len(by_user)}: give more users"
+            )
         counts[f"{side_name}_users"] = len(users)
         counts[f"{side_name}_messages"] = sum(map(len, users.values()))
     return split, dict(counts)
@@ -204,17 +218,23 @@ class DeviceStore:
 
     def device_batches(self, device: int, batch_rows: int, max_batches: int) -> np.ndarray:
         """Rows of one device as [batches, batch_rows, 2, T], padded with empty rows; at most `max_batches`."""
-        rows = self.rows[self.offsets[device] : self.offsets[device + 1]][: batch_rows * max_batches]
+        rows = self.rows[self.offsets[device] : self.offsets[device + 1]][
+            : batch_rows * max_batches
+        ]
         batches = -(-len(rows) // batch_rows)
         padded = np.zeros((batches * batch_rows, *self.rows.shape[1:]), np.int32)
         padded[: len(rows)] = rows
         return padded.reshape(batches, batch_rows, *self.rows.shape[1:])
 
-    def shard(self, devices: Sequence[int], batch_rows: int, max_batches: int) -> tuple[np.ndarray, np.ndarray]:
+    def shard(
+        self, devices: Sequence[int], batch_rows: int, max_batches: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Work of one shard: batches int32 [D, S, batch_rows, 2, T] and each device's number of batches int32 [D]."""
         parts = [self.device_batches(device, batch_rows, max_batches) for device in devices]
         steps = np.array([len(part) for part in parts], np.int32)
-        packed = np.zeros((len(parts), max(1, steps.max(initial=0)), batch_rows, *self.rows.shape[1:]), np.int32)
+        packed = np.zeros(
+            (len(parts), max(1, steps.max(initial=0)), batch_rows, *self.rows.shape[1:]), np.int32
+        )
         for place, part in zip(packed, parts, strict=True):
             place[: len(part)] = part
         return packed, steps

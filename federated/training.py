@@ -9,7 +9,7 @@ import numpy as np
 from federated.cohort import CohortSelector
 from federated.config import FederatedConfig
 from federated.engines import Engine, Shard
-from federated.ledger import Ledger
+from federated.ledger import Ledger, Promise
 from federated.local_training import METRICS
 from federated.mechanisms import create_mechanism
 from federated.population import DeviceStore
@@ -29,7 +29,12 @@ class FederatedTraining:
     """
 
     def __init__(
-        self, weights: Sequence[np.ndarray], store: DeviceStore, engine: Engine, config: FederatedConfig, seed: int
+        self,
+        weights: Sequence[np.ndarray],
+        store: DeviceStore,
+        engine: Engine,
+        config: FederatedConfig,
+        seed: int,
     ) -> None:
         self._store, self._engine, self._config = store, engine, config
         self.round = 0
@@ -37,13 +42,16 @@ class FederatedTraining:
         self._momentum: Weights = [np.zeros_like(w) for w in weights]
         self._selector = CohortSelector(len(store), config.cohort, config.min_separation, seed)
         self._mechanism = create_mechanism(
-            config.mechanism, [w.shape for w in weights], config.clip_norm, config.noise_multiplier, seed
+            config.mechanism,
+            [w.shape for w in weights],
+            config.clip_norm,
+            config.noise_multiplier,
+            seed,
         )
         self.ledger = Ledger(
-            mechanism=config.mechanism,
-            noise_multiplier=config.noise_multiplier,
-            clip_norm=config.clip_norm,
-            min_separation=config.min_separation,
+            Promise(
+                config.mechanism, config.noise_multiplier, config.clip_norm, config.min_separation
+            )
         )
         self.history: list[dict[str, float]] = []
 
@@ -55,7 +63,7 @@ class FederatedTraining:
         config = self._config
         cohort = self._selector.select(self.round)
         sums, metrics = self._engine.run_round(self.weights, self._shards(cohort))
-        self.ledger.record(self.round, cohort)
+        self.ledger.record(self.round, selected=cohort, reported=cohort)
         noised = self._mechanism.add_noise(sums)
         for weight, momentum, update in zip(self.weights, self._momentum, noised, strict=True):
             momentum *= config.server_momentum
@@ -96,13 +104,23 @@ class FederatedTraining:
             self._momentum = numbered_arrays(arrays, "momentum")
             self._mechanism.restore(numbered_arrays(arrays, "noise"))
             prefix = "selector."
-            self._selector.restore({k.removeprefix(prefix): arrays[k] for k in arrays if k.startswith(prefix)})
+            self._selector.restore(
+                {k.removeprefix(prefix): arrays[k] for k in arrays if k.startswith(prefix)}
+            )
         self.round, self.history = facts["round"], facts["history"]
-        self.ledger = Ledger.from_json(facts["ledger"])
+        ledger = Ledger.from_json(facts["ledger"])
+        if ledger.promise != self.ledger.promise:
+            raise ValueError(
+                f"{path}: was written under {ledger.promise}, not {self.ledger.promise}: remove it"
+            )
+        self.ledger = ledger
 
 
 def train_federated(
-    training: FederatedTraining, rounds: int, checkpoint: Path, after_round: Callable[[FederatedTraining], None]
+    training: FederatedTraining,
+    rounds: int,
+    checkpoint: Path,
+    after_round: Callable[[FederatedTraining], None],
 ) -> None:
     """Runs to `rounds`, going on from `checkpoint` if it exists and writing it after each round.
 
@@ -124,4 +142,6 @@ def _mean_metrics(sums: np.ndarray) -> dict[str, float]:
     named = dict(zip(METRICS, map(float, sums), strict=True))
     devices, pieces = named["devices"], named["pieces"]
     per = {name: pieces if name == "loss" else devices for name in METRICS[2:]}
-    return {"devices": devices, "pieces": pieces} | {n: named[n] / max(1.0, divisor) for n, divisor in per.items()}
+    return {"devices": devices, "pieces": pieces} | {
+        n: named[n] / max(1.0, divisor) for n, divisor in per.items()
+    }

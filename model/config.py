@@ -4,8 +4,6 @@ from typing import Annotated, Literal
 
 import pydantic
 
-Count = Annotated[int, pydantic.Field(ge=1)]
-
 
 class TokenizerConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
     """SentencePiece tokenizer: `unigram` pieces or whole words of the `word` model, `size` pieces in all."""
@@ -25,15 +23,12 @@ class PretrainingConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
     """Pre-training: Adam with a linear warm-up and a cosine decay to zero.
 
     Attributes:
-        steps: optimizer steps.
-        batch_rows, row_tokens: rows of a batch, pieces of a row.
+        row_tokens: pieces of a row.
         learning_rate: peak step size.
         warmup_steps: steps to the peak.
         max_gradient_norm: gradients are clipped to this global norm.
     """
 
-    steps: Count
-    batch_rows: Count = 64
     row_tokens: Annotated[int, pydantic.Field(ge=4, le=256)] = 24
     learning_rate: Annotated[float, pydantic.Field(gt=0, le=1)] = 3e-3
     warmup_steps: Annotated[int, pydantic.Field(ge=0)] = 50

@@ -52,7 +52,9 @@ def initial_weights(shape: NetworkShape, seed: int) -> Weights:
     return weights
 
 
-def cell(x_gates: tf.Tensor, h: tf.Tensor, c: tf.Tensor, recurrent: tf.Tensor, projection: tf.Tensor):
+def cell(
+    x_gates: tf.Tensor, h: tf.Tensor, c: tf.Tensor, recurrent: tf.Tensor, projection: tf.Tensor
+):
     """One step: gate inputs [B, 3H] that hold the token's share and the bias; h [B, P]; c [B, H] -> new h, c."""
     forget, output, candidate = tf.split(x_gates + tf.matmul(h, recurrent), 3, axis=-1)
     forget = tf.sigmoid(forget)
@@ -71,7 +73,9 @@ def hidden_states(weights: Sequence[tf.Tensor], tokens: tf.Tensor) -> tf.Tensor:
     width = embedding.shape[1]
     inputs = tf.gather(embedding, tf.transpose(tokens))
     gates = tf.unstack(tf.tensordot(inputs, kernel[:width], 1) + bias)
-    keep = tf.unstack(tf.cast(tf.not_equal(tf.transpose(tokens), BOS), tf.float32)[:, :, tf.newaxis])
+    keep = tf.unstack(
+        tf.cast(tf.not_equal(tf.transpose(tokens), BOS), tf.float32)[:, :, tf.newaxis]
+    )
     h = tf.zeros([tf.shape(tokens)[0], width])
     c = tf.zeros([tf.shape(tokens)[0], projection.shape[0]])
     states = []

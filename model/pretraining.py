@@ -14,27 +14,29 @@ from model.network import NetworkShape, initial_weights, mean_loss
 _CHECKPOINT_EVERY_STEPS = 100
 
 
-def learning_rate_at(step: int, config: PretrainingConfig) -> float:
+def learning_rate_at(step: int, steps: int, config: PretrainingConfig) -> float:
     """Step size of a 0-based step: linear warm-up, then cosine decay to zero (Loshchilov & Hutter 2017)."""
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
-    done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    done = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def pretrain(
     batches_from: Callable[[int], Iterator[np.ndarray]],
     shape: NetworkShape,
+    steps: int,
     config: PretrainingConfig,
     seed: int,
     checkpoint: Path,
     after_step: Callable[[int, float], None],
 ) -> list[np.ndarray]:
-    """Weights after `config.steps` Adam steps; goes on from `checkpoint` if it exists.
+    """Weights after `steps` Adam steps; goes on from `checkpoint` if it exists.
 
     Args:
-        batches_from: the stream of batches int32 [batch_rows, 2, row_tokens] from a 0-based step on.
+        batches_from: the endless stream of batches int32 [B, 2, config.row_tokens] from a 0-based step on.
         shape: of the network.
+        steps: optimizer steps.
         config: schedule.
         seed: of the first weights.
         checkpoint: file written every 100 steps.
@@ -50,9 +52,9 @@ def pretrain(
             done = int(arrays["done"])
             for variable, value in zip(state, numbered_arrays(arrays, "state"), strict=True):
                 variable.assign(value)
-    batch_shape = [config.batch_rows, 2, config.row_tokens]
+    rows_spec = tf.TensorSpec([None, 2, config.row_tokens], tf.int32)
 
-    @tf.function(input_signature=[tf.TensorSpec(batch_shape, tf.int32), tf.TensorSpec([], tf.float32)])
+    @tf.function(input_signature=[rows_spec, tf.TensorSpec([], tf.float32)])
     def train_step(rows, learning_rate):
         with tf.GradientTape() as tape:
             loss = mean_loss(weights, rows)
@@ -62,8 +64,8 @@ def pretrain(
         optimizer.apply_gradients(zip(gradients, weights, strict=True))
         return loss
 
-    for step, rows in zip(range(done, config.steps), batches_from(done), strict=False):
-        loss = float(train_step(rows, learning_rate_at(step, config)))
+    for step, rows in zip(range(done, steps), batches_from(done), strict=False):
+        loss = float(train_step(rows, learning_rate_at(step, steps, config)))
         if not math.isfinite(loss):
             raise ValueError(f"pre-training: loss is {loss} at step {step}: lower `learning_rate`")
         after_step(step + 1, loss)

@@ -1,8 +1,8 @@
 """Training rows: what the network reads and what it shall say next, packed to fixed shapes.
 
-A message is int32 [2, n + 1]: row 0 the pieces it reads (BOS, then the words as they were typed), row 1 the piece it shall
-predict after each (the words as they were meant, then EOS). Where a typed word differs from the intended one, only its
-first piece is predicted, from the clean place before it; inside a mistyped word nothing is (PAD).
+A message is int32 [2, n + 1]: row 0 the pieces it reads (BOS, then the words as they were typed), row 1 the
+piece it shall predict after each (the words as they were meant, then EOS). Where a typed word differs from the
+intended one, only its first piece is predicted, from the clean place before it; inside it nothing is (PAD).
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,9 @@ from device_runtime.tokenizer import BOS, EOS, PAD, Tokenizer
 from device_runtime.words import split_words
 
 
-def encode_message(tokenizer: Tokenizer, words: Sequence[str], typed: Sequence[str] | None = None) -> np.ndarray:
+def encode_message(
+    tokenizer: Tokenizer, words: Sequence[str], typed: Sequence[str] | None = None
+) -> np.ndarray:
     """Message int32 [2, n + 1] of intended words, read as `typed` where given.
 
     Raises:

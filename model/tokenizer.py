@@ -1,18 +1,15 @@
-"""Trains the SentencePiece tokenizer and the display forms, both from public text only."""
+"""Trains the SentencePiece tokenizer, from public text only."""
 
-import collections
 import io
-import re
 from collections.abc import Iterable
 
 import sentencepiece
 
 from device_runtime.tokenizer import BOS, EOS, PAD, UNK
-from device_runtime.words import normalize, split_words
+from device_runtime.words import split_words
 from model.config import TokenizerConfig
 
 _CHARACTER_COVERAGE = 0.9998  # of the training text; the rest, stray scripts, is the unknown piece
-_MIN_DISPLAY_COUNT = 3
 
 
 def train_tokenizer(texts: Iterable[str], config: TokenizerConfig) -> bytes:
@@ -22,7 +19,9 @@ def train_tokenizer(texts: Iterable[str], config: TokenizerConfig) -> bytes:
         ValueError: the text has too few different words for `config.size` pieces.
     """
     model = io.BytesIO()
-    suffix = config.kind != "word"  # the word model ignores it when it encodes, so it is marked in front
+    suffix = (
+        config.kind != "word"
+    )  # the word model ignores it when it encodes, so it is marked in front
     try:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=(" ".join(words) for text in texts if (words := split_words(text))),
@@ -40,24 +39,7 @@ def train_tokenizer(texts: Iterable[str], config: TokenizerConfig) -> bytes:
             num_threads=2,
         )
     except RuntimeError as error:
-        raise ValueError(f"tokenizer: {config.size} {config.kind} pieces are too many for this text: {error}") from error
+        raise ValueError(
+            f"tokenizer: {config.size} {config.kind} pieces are too many for this text: {error}"
+        ) from error
     return model.getvalue()
-
-
-def display_forms(texts: Iterable[str]) -> dict[str, str]:
-    """How words that are mostly not written in lower case are written: {"i'm": "I'm", "london": "London"}.
-
-    Counted inside sentences only, where a capital says something about the word.
-    """
-    forms: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
-    for text in texts:
-        for match in re.finditer(r"(?<=[\w,] )[^\W\d_]+(?:['’][^\W\d_]+)*", text):
-            word = match.group()
-            if not word.isupper() or len(word) < 6:
-                forms[normalize(word)][word.replace("’", "'")] += 1
-    display = {}
-    for lower, counts in forms.items():
-        form, count = max(counts.items(), key=lambda item: (item[1], item[0]))
-        if form != lower and count >= _MIN_DISPLAY_COUNT and count > 0.6 * counts.total():
-            display[lower] = form
-    return dict(sorted(display.items()))

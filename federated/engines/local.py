@@ -14,10 +14,13 @@ class LocalEngine:
 
     def __init__(self, training: LocalTraining) -> None:
         self._train = tf.function(
-            lambda weights, batches, steps: train_shard(weights, batches, steps, training), reduce_retracing=True
+            lambda weights, batches, steps: train_shard(weights, batches, steps, training),
+            reduce_retracing=True,
         )
 
-    def run_round(self, weights: Sequence[np.ndarray], shards: Sequence[Shard]) -> tuple[list[np.ndarray], np.ndarray]:
+    def run_round(
+        self, weights: Sequence[np.ndarray], shards: Sequence[Shard]
+    ) -> tuple[list[np.ndarray], np.ndarray]:
         sums = [np.zeros_like(w) for w in weights]
         metrics = np.zeros(len(METRICS), np.float32)
         for batches, steps in shards:

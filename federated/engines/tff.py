@@ -6,15 +6,11 @@ loopback interface of their own, where nobody else can reach it.
 """
 
 import ctypes
-import fcntl
-import logging
 import os
 import signal
-import socket
-import struct
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import grpc
@@ -51,7 +47,10 @@ def _start_worker() -> tuple[subprocess.Popen, grpc.Channel]:
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "GLOG_minloglevel": "2"},
         preexec_fn=_die_with_parent,
     )
-    options = [(f"grpc.max_{kind}_length", _MAX_MESSAGE_BYTES) for kind in ("receive_message", "send_message")]
+    options = [
+        (f"grpc.max_{kind}_length", _MAX_MESSAGE_BYTES)
+        for kind in ("receive_message", "send_message")
+    ]
     channel = grpc.insecure_channel(f"localhost:{port}", [*options, ("grpc.enable_http_proxy", 0)])
     deadline = time.monotonic() + _START_TIMEOUT_S
     while True:
@@ -61,7 +60,9 @@ def _start_worker() -> tuple[subprocess.Popen, grpc.Channel]:
         except grpc.FutureTimeoutError:
             if worker.poll() is not None or time.monotonic() > deadline:
                 worker.kill()
-                raise RuntimeError(f"TFF's worker did not start (exit code {worker.poll()}); try engine: local") from None
+                raise RuntimeError(
+                    f"TFF's worker did not start (exit code {worker.poll()}); try engine: local"
+                ) from None
 
 
 class TffEngine:
@@ -69,7 +70,7 @@ class TffEngine:
 
     def __init__(self, training: LocalTraining) -> None:
         self._training = training
-        self._round = None
+        self._round: Callable | None = None
         self._worker, self._channel = _start_worker()
         stub = tff.framework.RemoteExecutorGrpcStub(self._channel)
 
@@ -85,7 +86,9 @@ class TffEngine:
             transform_result=tff.tensorflow.transform_result,
         )
 
-    def run_round(self, weights: Sequence[np.ndarray], shards: Sequence[Shard]) -> tuple[list[np.ndarray], np.ndarray]:
+    def run_round(
+        self, weights: Sequence[np.ndarray], shards: Sequence[Shard]
+    ) -> tuple[list[np.ndarray], np.ndarray]:
         if self._round is None:
             row_shape = shards[0][0].shape[2:]
             self._round = build_round([w.shape for w in weights], row_shape, self._training)
@@ -99,7 +102,9 @@ class TffEngine:
         self._worker.wait()
 
 
-def build_round(weight_shapes: Sequence[tuple[int, ...]], row_shape: tuple[int, ...], training: LocalTraining):
+def build_round(
+    weight_shapes: Sequence[tuple[int, ...]], row_shape: tuple[int, ...], training: LocalTraining
+):
     """Federated computation (weights@SERVER, {shard}@CLIENTS) -> (sums@SERVER, metrics@SERVER).
 
     Args:
@@ -117,7 +122,9 @@ def build_round(weight_shapes: Sequence[tuple[int, ...]], row_shape: tuple[int, 
         sums, metrics = train_shard(list(weights), shard[0], shard[1], training)
         return sums, tf.identity(metrics)
 
-    @tff.federated_computation(tff.FederatedType(weights_type, tff.SERVER), tff.FederatedType(shard_type, tff.CLIENTS))
+    @tff.federated_computation(
+        tff.FederatedType(weights_type, tff.SERVER), tff.FederatedType(shard_type, tff.CLIENTS)
+    )
     def run_round(weights, shards):
         sums, metrics = tff.federated_map(run_shard, (tff.federated_broadcast(weights), shards))
         return tff.federated_sum(sums), tff.federated_sum(metrics)

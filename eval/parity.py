@@ -1,0 +1,91 @@
+"""Does the quantised TFLite file say what the float model says?"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from device_runtime.decoder import DecoderState, WordSearch
+from device_runtime.keyboard import Keyboard
+from device_runtime.tokenizer import BOS
+from device_runtime.words import split_words
+from eval.next_word import SUGGESTIONS
+from eval.targets import find_targets
+from model.network import step
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Agreement of two models over the same positions.
+
+    Attributes:
+        positions: places in messages where both were asked for the next word.
+        top1_agreement, top3_agreement: share with the same first word, and the same three words in any order.
+    """
+
+    positions: int
+    top1_agreement: float
+    top3_agreement: float
+
+
+class FloatDecoder:
+    """The float network behind the interface of `device_runtime.decoder.Decoder`."""
+
+    def __init__(self, weights: Sequence[np.ndarray]) -> None:
+        self.vocabulary_size = weights[0].shape[0]
+        self._sizes = weights[0].shape[1], weights[3].shape[0]
+        tensors = [tf.constant(w) for w in weights]
+
+        @tf.function
+        def run(token, h, c):
+            logits, h, c = step(tensors, token, h, c)
+            return tf.nn.log_softmax(logits)[0], h, c
+
+        self._run = run
+
+    def start(self, token: int) -> DecoderState:
+        """State after `token` from the zero state."""
+        h, c = (np.zeros((1, size), np.float32) for size in self._sizes)
+        return self.step(token, DecoderState(h, c, np.empty(0, np.float32)))
+
+    def step(self, token: int, state: DecoderState) -> DecoderState:
+        """State after one more token."""
+        log_probs, h, c = self._run(np.array([token], np.int32), state.h, state.c)
+        return DecoderState(h.numpy(), c.numpy(), log_probs.numpy())
+
+
+def measure_parity(
+    weights: Sequence[np.ndarray], keyboard: Keyboard, messages: Iterable[str], positions: int
+) -> Parity:
+    """Compares the first `positions` targets of `messages` (or all, if there are fewer).
+
+    Raises:
+        ValueError: the messages hold no target.
+    """
+    decoder = FloatDecoder(weights)
+    search = WordSearch(decoder, keyboard.tokenizer)
+    same_first = same_three = compared = 0
+    for message in messages:
+        words = split_words(message)
+        at = find_targets(words)[: positions - compared]
+        words = words[: at[-1] + 1] if at else []
+        wanted = [place in at for place in range(len(words))]
+        predicted = keyboard.predict_words(words, wanted)
+        state = decoder.start(BOS)
+        for ours, is_wanted, tokens in zip(
+            predicted, wanted, keyboard.tokenizer.encode_each_word(words), strict=True
+        ):
+            if is_wanted:
+                exact = [word for word, _ in search.next_words(state, SUGGESTIONS)]
+                suggested = [suggestion.text for suggestion in ours]
+                same_first += suggested[:1] == exact[:1]
+                same_three += set(suggested) == set(exact)
+            for token in tokens:
+                state = decoder.step(token, state)
+        compared += len(at)
+        if compared == positions:
+            break
+    if not compared:
+        raise ValueError("parity: the messages hold no word to predict")
+    return Parity(compared, same_first / compared, same_three / compared)

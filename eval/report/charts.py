@@ -1,0 +1,215 @@
+"""Inline SVG charts that take their colours from the page, so that they follow light and dark.
+
+Units are CSS pixels at about printed size; classes `web` and `synthetic` colour an arm,
+`pretrained` and `federated` tell stages apart. Every chart has a title, and a description with its
+figures.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+from xml.etree import ElementTree
+
+from markupsafe import Markup
+
+from eval.report.notation import percent, percent_range
+
+_CHAR_WIDTH = 6.2  # average advance of the 11 px label font, for keeping labels inside
+
+
+def draw_bars(
+    name: str, title: str, rows: Sequence[tuple[str, str, Mapping[str, float]]], limit: float
+) -> Markup:
+    """Horizontal bars with interval whiskers.
+
+    Args:
+        name: unique in the page.
+        rows: (label, classes, {value, low, high}) from top to bottom.
+        limit: right end of the axis, shared by charts that are to be compared.
+    """
+    width, left, right, step = 250, 1, 50, 38
+    height = step * len(rows)
+    description = "; ".join(
+        f"{label}: {percent(bar['value'])} ({percent_range(bar)})" for label, _, bar in rows
+    )
+    svg = _svg(name, title, description, width, height)
+    scale = (width - left - right) / limit
+    for index, (label, classes, bar) in enumerate(rows):
+        top = index * step
+        group = _add(svg, "g", class_=classes)
+        _text(group, left, top + 11, label, class_="label")
+        length = bar["value"] * scale
+        _add(group, "rect", class_="bar", x=left, y=top + 17, width=length, height=13)
+        low, high = (left + min(bar[end], limit) * scale for end in ("low", "high"))
+        middle = top + 23.5
+        _add(group, "path", class_="whisker", d=_path([(low, middle), (high, middle)]))
+        for end in (low, high):
+            _add(group, "path", class_="whisker", d=_path([(end, middle - 4), (end, middle + 4)]))
+        _text(
+            group, max(high, left + length) + 6, middle + 4, percent(bar["value"]), class_="value"
+        )
+    return _markup(svg)
+
+
+def draw_lifts(
+    name: str,
+    title: str,
+    rows: Sequence[tuple[str, Mapping[str, float]]],
+    band: tuple[float, float],
+) -> Markup:
+    """Relative lifts as dots with intervals, against zero and a shaded band of reference."""
+    width, left, right, step = 350, 14, 22, 46
+    height = step * len(rows) + 34
+    description = "; ".join(
+        f"{label}: {percent(lift['relative'], signed=True)} ({percent_range(lift, signed=True)})"
+        for label, lift in rows
+    )
+    svg = _svg(name, title, description, width, height)
+    ends = [end for _, lift in rows for end in (lift["low"], lift["high"], lift["relative"])]
+    finite = [end for end in ends if math.isfinite(end)]
+    ticks = _ticks(min(0.0, *finite), max(band[1], *finite), 4)
+    scale = (width - left - right) / (ticks[-1] - ticks[0])
+
+    def x(share: float) -> float:
+        return left + (min(max(share, ticks[0]), ticks[-1]) - ticks[0]) * scale
+
+    bottom = height - 20
+    _add(
+        svg,
+        "rect",
+        class_="band",
+        x=x(band[0]),
+        y=4,
+        width=x(band[1]) - x(band[0]),
+        height=bottom - 4,
+    )
+    for tick in ticks:
+        class_ = "axis" if tick == 0 else "grid"
+        _add(svg, "path", class_=class_, d=_path([(x(tick), 4), (x(tick), bottom)]))
+        _text(
+            svg, x(tick), height - 6, _tick_label(tick, signed=True), class_="tick", anchor="middle"
+        )
+    for index, (label, lift) in enumerate(rows):
+        middle = 30 + index * step
+        group = _add(svg, "g", class_="synthetic")
+        _add(
+            group,
+            "path",
+            class_="range",
+            d=_path([(x(lift["low"]), middle), (x(lift["high"]), middle)]),
+        )
+        _add(group, "circle", class_="dot", cx=x(lift["relative"]), cy=middle, r=5)
+        half = len(label) * _CHAR_WIDTH / 2
+        at = min(max(x(lift["relative"]), half), width - half)
+        _text(group, at, middle - 12, label, class_="label", anchor="middle")
+    return _markup(svg)
+
+
+def draw_curves(
+    name: str, title: str, curves: Mapping[str, Sequence[Mapping[str, float]]]
+) -> Markup:
+    """Accuracy over rounds, a line and its interval band for each arm, labelled at its end."""
+    width, height, left, right, top, bottom = 420, 262, 40, 84, 12, 36
+    points = [point for curve in curves.values() for point in curve]
+    description = "; ".join(
+        f"{arm}: "
+        + ", ".join(
+            f"round {point['round']} {percent(point['top1'])} ({percent_range(point)})"
+            for point in curve
+        )
+        for arm, curve in curves.items()
+    )
+    svg = _svg(name, title, description, width, height)
+    rounds = _round_ticks(max(point["round"] for point in points))
+    shares = _ticks(
+        min(point["low"] for point in points), max(point["high"] for point in points), 4
+    )
+
+    def x(round_: float) -> float:
+        return left + (width - left - right) * round_ / rounds[-1]
+
+    def y(share: float) -> float:
+        share_of_axis = (share - shares[0]) / (shares[-1] - shares[0])
+        return height - bottom - (height - top - bottom) * share_of_axis
+
+    for tick in shares:
+        _add(svg, "path", class_="grid", d=_path([(left, y(tick)), (width - right, y(tick))]))
+        _text(svg, left - 7, y(tick) + 4, _tick_label(tick), class_="tick", anchor="end")
+    for mark in rounds:
+        _text(svg, x(mark), height - bottom + 17, f"{mark:,}", class_="tick", anchor="middle")
+    middle = (left + width - right) / 2
+    _text(svg, middle, height - 4, "federated rounds", class_="tick", anchor="middle")
+    ends: list[tuple[float, str, float]] = []
+    for arm, curve in curves.items():
+        ordered = sorted(curve, key=lambda point: point["round"])
+        group = _add(svg, "g", class_=arm)
+        upper = [(x(point["round"]), y(point["high"])) for point in ordered]
+        lower = [(x(point["round"]), y(point["low"])) for point in reversed(ordered)]
+        _add(group, "path", class_="area", d=_path(upper + lower) + "Z")
+        line = [(x(point["round"]), y(point["top1"])) for point in ordered]
+        _add(group, "path", class_="line", d=_path(line))
+        for cx, cy in line:
+            _add(group, "circle", class_="dot", cx=cx, cy=cy, r=2.6)
+        ends.append((line[-1][1], arm, line[-1][0]))
+    lowest = -math.inf
+    for end, arm, at in sorted(ends):
+        lowest = max(end + 4, lowest + 15)  # labels of close lines are pushed apart
+        _text(svg, at + 9, lowest, arm, class_=f"{arm} name")
+    return _markup(svg)
+
+
+def _ticks(low: float, high: float, count: int) -> list[float]:
+    """Round numbers around [low, high], about `count` steps of 1, 2 or 5 times a power of ten."""
+    span = max(high - low, 1e-3)
+    power = 10.0 ** math.floor(math.log10(span / count))
+    step = next(f * power for f in (1, 2, 5, 10) if f * power * count >= span)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [index * step for index in range(first, max(last, first + 1) + 1)]
+
+
+def _round_ticks(last: float) -> list[int]:
+    return sorted({int(tick) for tick in _ticks(0, max(last, 1), 5) if tick == int(tick)})
+
+
+def _tick_label(share: float, signed: bool = False) -> str:
+    text = f"{100 * share:{'+' if signed and share else ''}.6g}".replace("-", "−")
+    return f"{text}\u202f%"
+
+
+def _svg(name: str, title: str, description: str, width: int, height: int) -> ElementTree.Element:
+    svg = ElementTree.Element(
+        "svg",
+        {
+            "viewBox": f"0 0 {width} {height}",
+            "role": "img",
+            "aria-labelledby": f"{name}-title {name}-desc",
+        },
+    )
+    ElementTree.SubElement(svg, "title", {"id": f"{name}-title"}).text = title
+    ElementTree.SubElement(svg, "desc", {"id": f"{name}-desc"}).text = description
+    return svg
+
+
+def _add(parent: ElementTree.Element, tag: str, **attributes: Any) -> ElementTree.Element:
+    written = {
+        key.rstrip("_"): f"{value:.5g}" if isinstance(value, float) else str(value)
+        for key, value in attributes.items()
+    }
+    return ElementTree.SubElement(parent, tag, written)
+
+
+def _text(
+    parent: ElementTree.Element, x: float, y: float, text: str, class_: str, anchor: str = "start"
+) -> None:
+    element = _add(parent, "text", x=x, y=y, class_=class_)
+    if anchor != "start":
+        element.set("text-anchor", anchor)
+    element.text = text
+
+
+def _path(points: Sequence[tuple[float, float]]) -> str:
+    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
+
+
+def _markup(svg: ElementTree.Element) -> Markup:
+    return Markup(ElementTree.tostring(svg, encoding="unicode"))

@@ -1,0 +1,1 @@
+"""Differentially private federated training over simulated devices."""

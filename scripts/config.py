@@ -1,0 +1,72 @@
+"""One configuration for a whole run, read from a preset or a user's file."""
+
+from pathlib import Path
+from typing import Annotated
+
+import pydantic
+import yaml
+
+from federated.config import FederatedConfig
+from model.config import NetworkConfig, PretrainingConfig, TokenizerConfig
+from synthetic_text.config import TextConfig
+
+PRESETS = Path(__file__).parent / "presets"
+Count = Annotated[int, pydantic.Field(ge=1)]
+
+
+class PopulationConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
+    """The private population: `messages`, a user's own JSONL or Parquet, or the chitchat package; cap a user; split."""
+
+    messages: Path | None = None
+    max_messages: Count = 500
+    train_share: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.7
+    validation_share: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.1
+
+
+class EvaluationConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
+    """What is measured: vocabulary size, targets a user (0: all), users on the round curve, bootstrap resamples."""
+
+    vocabulary: Count = 10_000
+    max_targets: Annotated[int, pydantic.Field(ge=0)] = 0
+    curve_users: Count = 40
+    curve_max_targets: Count = 50
+    resamples: Annotated[int, pydantic.Field(ge=100)] = 2_000
+
+
+class RunConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
+    """Everything that decides a run's result."""
+
+    seed: Annotated[int, pydantic.Field(ge=0)] = 1
+    text: TextConfig
+    population: PopulationConfig = PopulationConfig()
+    tokenizer: TokenizerConfig
+    network: NetworkConfig
+    pretraining: PretrainingConfig
+    federated: FederatedConfig
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+
+def load_config(preset: str) -> RunConfig:
+    """The preset of that name, or the YAML file at that path.
+
+    Raises:
+        ValueError: names the file, the field and what it may be.
+    """
+    path = PRESETS / f"{preset}.yaml"
+    if not path.exists():
+        path = Path(preset)
+    if not path.is_file():
+        names = ", ".join(sorted(p.stem for p in PRESETS.glob("*.yaml")))
+        raise ValueError(f"preset {preset!r}: neither one of {names} nor an existing file")
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+    try:
+        return RunConfig.model_validate(content)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "the file"
+        raise ValueError(
+            f"{path}: {field}: {first['msg']} (given: {str(first['input'])[:60]})"
+        ) from None

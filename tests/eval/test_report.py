@@ -1,0 +1,371 @@
+"""The page holds the figures of its results, needs no network and trusts nothing it is given."""
+
+import copy
+import json
+import math
+import re
+from html.parser import HTMLParser
+from typing import ClassVar
+from xml.etree import ElementTree
+
+import pytest
+
+from eval.report import PUBLISHED_LIFT, describe_epsilon, describe_lift, notation, write_report
+
+
+def _interval(value, half, low=None):
+    return {"value": value, "low": low if low is not None else value - half, "high": value + half}
+
+
+def _arm(top1, top3, half=0.005):
+    return {
+        "top1": _interval(top1, half),
+        "top3": _interval(top3, half * 1.5),
+        "top1_all": _interval(top1 * 0.962, half),
+        "top3_all": _interval(top3 * 0.963, half * 1.5),
+        "oov_rate": _interval(0.0381, 0.0022),
+    }
+
+
+RESULTS = {
+    "preset": "quick",
+    "created": "2025-03-14 09:26 UTC",
+    "arms": {
+        "web": {"pretrained": _arm(0.0714, 0.1402), "federated": _arm(0.0987, 0.1811)},
+        "synthetic": {"pretrained": _arm(0.1221, 0.2264), "federated": _arm(0.1348, 0.2433)},
+    },
+    "lift": {
+        "pretrained": {"relative": 0.7101, "low": 0.6378, "high": 0.7893},
+        "federated": {"relative": 0.3658, "low": 0.3163, "high": 0.4177},
+    },
+    "curve": {
+        "web": [
+            {"round": r, "top1": t, "low": t - 0.005, "high": t + 0.0052}
+            for r, t in [
+                (0, 0.0714),
+                (20, 0.0802),
+                (40, 0.0871),
+                (60, 0.0931),
+                (80, 0.0962),
+                (100, 0.0987),
+            ]
+        ],
+        "synthetic": [
+            {"round": r, "top1": t, "low": t - 0.005, "high": t + 0.0052}
+            for r, t in [
+                (0, 0.1221),
+                (20, 0.1259),
+                (40, 0.1289),
+                (60, 0.1317),
+                (80, 0.1336),
+                (100, 0.1348),
+            ]
+        ],
+    },
+    "privacy": {
+        "rho": 112.4,
+        "epsilon": 207.9,
+        "epsilon_rdp": 213.6,
+        "delta": 1e-5,
+        "mechanism": "tree",
+        "noise_multiplier": 0.054,
+        "clip_norm": 0.5,
+        "rounds": 100,
+        "cohort": 50,
+        "min_separation": 8,
+        "max_participations": 12,
+        "population": 412,
+        "projected": {
+            "epsilon": 8.53,
+            "rho": 0.81,
+            "delta": 1e-10,
+            "cohort": 6_500,
+            "population": 2_041_000,
+            "noise_multiplier": 7.0,
+            "min_separation": 314,
+            "max_participations": 6,
+            "rounds": 2_000,
+        },
+    },
+    "device": {
+        "bytes": 2_583_104,
+        "p50_ms": 0.147,
+        "p99_ms": 0.312,
+        "suggest_p50_ms": 3.84,
+        "cold_start_ms": 41.7,
+        "peak_rss_bytes": 58_720_256,
+    },
+    "parity": {"top3_agreement": 0.9965, "positions": 2_000},
+    "examples": [
+        {
+            "context": "see you",
+            "web": ["in", "at", "the"],
+            "synthetic": ["tomorrow", "later", "soon"],
+        },
+        {
+            "context": "i'm so",
+            "web": ["far", "much", "many"],
+            "synthetic": ["sorry", "tired", "excited"],
+        },
+        {
+            "context": "do you want to",
+            "web": ["be", "the", "make"],
+            "synthetic": ["go", "come", "watch"],
+        },
+        {
+            "context": "happy",
+            "web": ["to", "with", "and"],
+            "synthetic": ["birthday 🎂", "to", "for"],
+        },
+        {"context": "", "web": ["The", "In", "He"], "synthetic": ["I", "Hey", "What"]},
+    ],
+    "evaluation": {"users": 236, "targets": 48_217, "vocabulary_words": 10_000},
+    "data": {
+        "web": {
+            "documents_read": 3_824,
+            "sentences_kept": 71_204,
+            "words": 1_003_311,
+            "duplicates_dropped": 5_127,
+        },
+        "synthetic": {"messages": 148_093, "words": 1_003_298, "copies_of_examples_dropped": 884},
+        "population": {
+            "messages_read": 258_112,
+            "training_devices": 412,
+            "held_out_users": 236,
+            "messages_over_the_cap": 91_224,
+            "messages_lost_to_the_split": 63_077,
+            "handles_masked": 1_906,
+            "malformed_lines": 0,
+        },
+    },
+    "config": {
+        "model": {"vocabulary_size": 10_000, "embedding": 96, "hidden": 670, "clip": None},
+        "federated": {
+            "cohort": 50,
+            "rounds": 100,
+            "learning_rates": [0.5, 1.0],
+            "noise_multiplier": 0.054,
+        },
+    },
+    "environment": {
+        "python": "3.11.9",
+        "tensorflow": "2.14.1",
+        "processor": "2 x x86_64",
+        "commit": "4f2a9c1e",
+    },
+    "seeds": {"run": 20250314, "bootstrap": 7},
+    "timings_s": {"corpora": 41.3, "pretrain": 252.4, "federate": 188.0, "evaluate": 96.2},
+    "commands": ["./scripts/setup", "keyfed run --preset quick --out runs/quick"],
+}
+
+
+class _Page(HTMLParser):
+    """Visible text, attributes and the nesting of a page."""
+
+    _VOID: ClassVar = {"meta", "br", "hr", "img", "link", "input"}
+
+    def __init__(self, source):
+        super().__init__(convert_charrefs=True)
+        self.open, self.words, self.attributes, self.ids = [], [], [], []
+        self.feed(source)
+        self.close()
+        assert self.open == []
+        self.text = " ".join(" ".join(self.words).replace("\u202f", " ").split())
+
+    def handle_starttag(self, tag, attributes):
+        self.attributes += [(tag, name, value) for name, value in attributes]
+        self.ids += [value for name, value in attributes if name == "id"]
+        if tag not in self._VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.attributes += [(tag, name, value) for name, value in attributes]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.words.append(data)
+
+
+@pytest.fixture
+def render(tmp_path):
+    def render_results(results):
+        path = write_report(results, tmp_path)
+        assert path == tmp_path / "report.html" and [path] == list(tmp_path.iterdir())
+        return path.read_text(encoding="utf-8")
+
+    return render_results
+
+
+def _leaves(tree):
+    if isinstance(tree, dict):
+        return [leaf for value in tree.values() for leaf in _leaves(value)]
+    if isinstance(tree, list):
+        return [leaf for value in tree for leaf in _leaves(value)]
+    return [tree]
+
+
+def _spellings(leaf):
+    """Every way a figure of the results may be written in the page."""
+    if isinstance(leaf, str):
+        return {leaf}
+    if isinstance(leaf, int):
+        return {f"{leaf:,}", str(leaf), f"{leaf / 1e6:.2f} MB"}
+    seconds = f"{leaf:.1f} s" if leaf < 100 else f"{round(leaf) // 60} min {round(leaf) % 60} s"
+    exponent = str(math.floor(math.log10(leaf))).translate(
+        str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+    )
+    percent, signed = f"{100 * leaf:.1f}", f"{100 * leaf:+.1f}"
+    return {percent, signed, f"{leaf:.2f}", f"{leaf:.0f}", f"{leaf:.3g}", f"10{exponent}", seconds}
+
+
+def test_every_figure_of_the_results_is_in_the_page(render):
+    text = _Page(render(RESULTS)).text
+    for leaf in _leaves({key: value for key, value in RESULTS.items() if key != "config"}):
+        assert any(spelling in text for spelling in _spellings(leaf)), leaf
+    headline = text[: text.index("Accuracy by arm")]
+    for figure in ("+71.0 %", "+63.8 to +78.9 %", "+36.6 %", "+31.6 to +41.8 %", "12.2 %", "7.1 %"):
+        assert figure in headline
+    assert "embedding 96" in text and "learning_rates 0.5, 1.0" in text and "clip not set" in text
+
+
+def test_page_needs_no_network_and_no_script(render):
+    page = render(RESULTS)
+    assert not re.search(r"https?:|//[a-z]|url\(|@import|<script|<link|<iframe|<img", page)
+    for _, name, _ in _Page(page).attributes:
+        assert name not in {"src", "srcset", "data", "action"} and not name.startswith("on")
+
+
+def test_page_is_well_formed_even_as_xml(render):
+    page = render(RESULTS)
+    root = ElementTree.fromstring(page.removeprefix("<!doctype html>"))
+    ids = _Page(page).ids
+    assert len(ids) == len(set(ids))
+    for _, name, value in _Page(page).attributes:
+        if name == "aria-labelledby":
+            assert set(value.split()) <= set(ids)
+    for table in root.iter("table"):
+        assert all(header.get("scope") for header in table.iter("th"))
+        widths = {sum(int(cell.get("colspan", 1)) for cell in row) for row in table.iter("tr")}
+        assert len(widths) == 1
+
+
+def test_every_chart_says_its_figures_in_words(render):
+    charts = list(
+        ElementTree.fromstring(render(RESULTS).removeprefix("<!doctype html>")).iter("svg")
+    )
+    assert len(charts) == 5
+    for chart in charts:
+        assert chart.get("role") == "img"
+        title, description = chart.find("title"), chart.find("desc")
+        assert chart.get("aria-labelledby").split() == [title.get("id"), description.get("id")]
+        assert title.text and "%" in description.text
+    described = " ".join(chart.find("desc").text for chart in charts).replace("\u202f", " ")
+    for figure in (
+        "+71.0 % (+63.8 to +78.9 %)",
+        "web text, pretrained: 7.1 % (6.6–7.6)",
+        "round 60 13.2 %",
+    ):
+        assert figure in described
+
+
+def test_bars_are_as_long_as_their_figures(render):
+    root = ElementTree.fromstring(render(RESULTS).removeprefix("<!doctype html>"))
+    lengths, shares = [], []
+    for metric in ("top1", "top3", "top1_all"):
+        chart = next(
+            svg for svg in root.iter("svg") if svg.find("title").get("id") == f"bars-{metric}-title"
+        )
+        lengths += [float(bar.get("width")) for bar in chart.iter("rect")]
+        shares += [
+            RESULTS["arms"][arm][stage][metric]["value"]
+            for arm in RESULTS["arms"]
+            for stage in ("pretrained", "federated")
+        ]
+    ratios = [length / share for length, share in zip(lengths, shares, strict=True)]
+    assert ratios == pytest.approx([ratios[0]] * 12, rel=1e-3)
+
+
+def test_private_looking_markup_is_escaped_everywhere(render):
+    hostile = "</style><script>alert('x')</script>\"&{{7*7}}"
+
+    def poison(tree):
+        if isinstance(tree, dict):
+            return {key: poison(value) for key, value in tree.items()} | {hostile: hostile}
+        if isinstance(tree, list):
+            return [poison(value) for value in tree]
+        return hostile if isinstance(tree, str) else tree
+
+    page = render(poison(RESULTS))
+    ElementTree.fromstring(page.removeprefix("<!doctype html>"))
+    assert "<script" not in page and _Page(page).text.count(hostile) > 10
+
+
+def test_sections_appear_with_their_keys_and_unknown_keys_change_nothing(render):
+    whole = render(RESULTS)
+    assert render(RESULTS | {"rounds_to_match": None, "of the future": {"a": [1]}}) == whole
+    core = {"arms": {arm: {"pretrained": _arm(0.1, 0.2)} for arm in ("web", "synthetic")}}
+    core["lift"] = {"pretrained": {"relative": 0.01, "low": -0.02, "high": 0.03}}
+    page = render(core)
+    ElementTree.fromstring(page.removeprefix("<!doctype html>"))
+    assert "No clear difference" in page and 'id="accuracy"' in page
+    for section in ("rounds", "privacy", "device", "examples", "data"):
+        assert f'id="{section}"' in whole and f'id="{section}"' not in page
+    for key in ("curve", "privacy", "device", "parity", "evaluation", "timings_s"):
+        results = copy.deepcopy(RESULTS)
+        for name in list(results[key]):
+            del results[key][name]
+            ElementTree.fromstring(render(results).removeprefix("<!doctype html>"))
+
+
+def test_unbounded_and_absent_figures_are_drawn(render):
+    results = copy.deepcopy(RESULTS)
+    results["lift"]["federated"] = {"relative": 1.5, "low": -1.0, "high": math.inf}
+    results["device"]["p50_ms"] = None
+    results["curve"]["web"][1]["low"] = math.nan
+    page = render(json.loads(json.dumps(results)))
+    assert "−100.0 to ∞" in _Page(page).text and not re.search(
+        r"[\d\s\"(L]nan", page, re.IGNORECASE
+    )
+
+
+@pytest.mark.parametrize("missing", ["arms", "lift"])
+def test_results_without_their_point_are_refused(tmp_path, missing):
+    with pytest.raises(ValueError, match=missing):
+        write_report({key: value for key, value in RESULTS.items() if key != missing}, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_finding_follows_the_interval():
+    low, high = PUBLISHED_LIFT
+    assert "beats web text by 20.9" in describe_lift({"relative": 0.209, "low": low, "high": high})
+    assert "12.0\u202f% behind" in describe_lift({"relative": -0.12, "low": -0.2, "high": -0.01})
+    assert "No clear difference" in describe_lift({"relative": 0.05, "low": 0, "high": 0.1})
+
+
+def test_epsilon_is_said_in_words():
+    assert "strong promise" in describe_epsilon(1.0)
+    assert "about 2.72," in describe_epsilon(1.0) and "about 5,064," in describe_epsilon(8.53)
+    assert "the range that deployed keyboards publish" in describe_epsilon(8.53)
+    assert "10⁹⁰" in describe_epsilon(207.9) and "promises nothing" in describe_epsilon(207.9)
+    assert "promises nothing" in describe_epsilon(10.1)
+    assert "no finite ε" in describe_epsilon(None) and "no finite ε" in describe_epsilon(math.inf)
+
+
+def test_figures_are_written_one_way():
+    thin = "\u202f"
+    assert notation.percent(0.12345) == f"12.3{thin}%"
+    assert notation.percent(-0.01, signed=True) == f"−1.0{thin}%"
+    assert [notation.number(x) for x in (2_041_000, 207.9, 8.5, 0.054, 1.08e-3, 0.0, -3)] == [
+        "2,041,000", "208", "8.50", "0.054", f"1.08{thin}·{thin}10⁻³", "0", "−3",
+    ]  # fmt: skip
+    assert notation.scientific(1e-10) == "10⁻¹⁰"
+    assert notation.megabytes(2_583_104) == f"2.58{thin}MB"
+    assert (
+        notation.seconds(252.4) == f"4{thin}min 12{thin}s"
+        and notation.seconds(9.96) == f"10.0{thin}s"
+    )
+    for write in (notation.percent, notation.number, notation.scientific, notation.seconds):
+        assert write(None) == write(math.nan) == notation.MISSING

@@ -1,0 +1,114 @@
+"""Cohorts keep the participation promise, whatever the sizes, and survive a restart."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from federated.cohort import CohortSelector
+
+sizes = {
+    "cohort_size": st.integers(1, 6),
+    "min_separation": st.integers(1, 6),
+    "spare_devices": st.integers(0, 10),
+    "seed": st.integers(0, 2**32),
+}
+
+
+@given(**sizes)
+@settings(deadline=None, max_examples=50)
+def test_participations_stay_apart(cohort_size, min_separation, spare_devices, seed) -> None:
+    population_size = cohort_size * min_separation + spare_devices
+    selector = CohortSelector(population_size, cohort_size, min_separation, seed)
+    cohorts = [selector.select(round_index) for round_index in range(20)]
+    for cohort in cohorts:
+        assert cohort.dtype == np.int64 and cohort.shape == (cohort_size,)
+        assert np.all(np.diff(cohort) > 0) and cohort[0] >= 0 and cohort[-1] < population_size
+    for device in range(population_size):
+        rounds = [i for i, cohort in enumerate(cohorts) if device in cohort]
+        assert all(np.diff(rounds) >= min_separation)
+
+
+@given(**sizes, stop=st.integers(0, 20))
+@settings(deadline=None, max_examples=50)
+def test_restored_selector_goes_on(cohort_size, min_separation, spare_devices, seed, stop) -> None:
+    arguments = (cohort_size * min_separation + spare_devices, cohort_size, min_separation, seed)
+    selector = CohortSelector(*arguments)
+    for round_index in range(stop):
+        selector.select(round_index)
+    text = json.dumps({name: part.tolist() for name, part in selector.state().items()})
+    restored = CohortSelector(*arguments)
+    restored.restore(json.loads(text))
+    for round_index in range(stop, 20):
+        assert restored.select(round_index).tolist() == selector.select(round_index).tolist()
+
+
+def test_restored_selector_shares_nothing_with_the_state() -> None:
+    selector = CohortSelector(6, 2, 3, seed=1)
+    state = selector.state()
+    selector.restore(state)
+    selector.select(0)
+    assert state["participations"].sum() == 0
+
+
+def test_seed_and_round_decide_the_draw() -> None:
+    draws = {
+        seed: [CohortSelector(1000, 20, 1, seed).select(i).tolist() for i in (0, 1)]
+        for seed in (1, 2)
+    }
+    assert CohortSelector(1000, 20, 1, seed=1).select(0).tolist() == draws[1][0]
+    assert len({tuple(draw) for pair in draws.values() for draw in pair}) == 4
+
+
+def test_devices_are_drawn_evenly() -> None:
+    selector = CohortSelector(50, 10, 2, seed=3)
+    drawn = np.concatenate([selector.select(round_index) for round_index in range(1000)])
+    counts = np.bincount(drawn, minlength=50)
+    assert counts.sum() == 10_000 and counts.min() > 160 and counts.max() < 240
+
+
+def test_devices_are_drawn_independently_of_their_neighbours() -> None:
+    """In the first round every pair of 6 devices is equally likely: 1 / 15, 5 sigma wide."""
+    pairs = [tuple(CohortSelector(6, 2, 1, seed).select(0)) for seed in range(3000)]
+    counts = [pairs.count(pair) for pair in set(pairs)]
+    assert len(counts) == 15 and all(abs(count - 200) < 70 for count in counts)
+
+
+def test_max_participations_ends_a_run() -> None:
+    selector = CohortSelector(10, 5, 2, seed=0, max_participations=2)
+    for round_index in range(4):
+        selector.select(round_index)
+    with pytest.raises(ValueError, match="round 4 needs 5 devices, and 0 of 10 may take part"):
+        selector.select(4)
+
+
+def test_a_round_is_drawn_once() -> None:
+    selector = CohortSelector(10, 2, 2, seed=0)
+    selector.select(3)
+    with pytest.raises(ValueError, match="round 3 was drawn or passed, the next is 4"):
+        selector.select(3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((19, 5, 4, 0), "population_size is 19, must be at least cohort_size"),
+        ((10, 0, 1, 0), "cohort_size is 0, must be at least 1"),
+        ((10, 1, 0, 0), "min_separation is 0, must be at least 1"),
+        ((10, 1, 1, -1), "seed is -1, must be at least 0"),
+        ((10, 1, 1, 0, 0), "max_participations is 0, must be at least 1"),
+    ],
+)
+def test_selector_names_the_argument_at_fault(arguments, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        CohortSelector(*arguments)
+
+
+def test_foreign_state_is_refused() -> None:
+    selector = CohortSelector(10, 2, 2, seed=0)
+    with pytest.raises(ValueError, match=r"last_round has shape \(12,\), must have \(10,\)"):
+        selector.restore(CohortSelector(12, 2, 2, seed=0).state())
+    with pytest.raises(ValueError, match="last_round is missing"):
+        selector.restore({})

@@ -1,0 +1,164 @@
+"""The ledger refuses what breaks the promise and accounts for what was recorded."""
+
+import itertools
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from federated.accounting import account_tree
+from federated.cohort import CohortSelector
+from federated.ledger import Ledger, LedgerError, Promise
+
+PROMISE = Promise("tree", 7.0, 0.5, min_separation=3, max_participations=2)
+
+
+def test_guarantee_follows_from_what_was_recorded() -> None:
+    ledger = Ledger(PROMISE)
+    for round_index in range(3):
+        ledger.record(round_index, [round_index], [round_index])
+    assert ledger.guarantee(1e-6) == account_tree(7.0, 3, 3, 1, 1e-6)
+    ledger.record(3, [0], [0])
+    assert ledger.guarantee(1e-6) == account_tree(7.0, 4, 3, 2, 1e-6)
+
+
+def test_devices_that_never_report_are_not_charged() -> None:
+    ledger = Ledger(PROMISE)
+    for round_index in range(4):
+        ledger.record(round_index, [5, 7], [])
+    assert ledger.measured_participations == 1
+    assert ledger.guarantee(1e-6).rounds == 4
+
+
+@given(st.data())
+@settings(deadline=None)
+def test_ledger_accepts_exactly_what_the_promise_allows(data) -> None:
+    """Against the definition, on whole histories; a refused round leaves no trace."""
+    rounds = data.draw(st.lists(st.sets(st.integers(0, 4), max_size=3), min_size=1, max_size=8))
+    ledger = Ledger(PROMISE)
+    history: dict[int, list[int]] = {}
+    for devices in rounds:
+        round_index = len(ledger.rounds)
+        after = {device: [*history.get(device, []), round_index] for device in devices}
+        allowed = all(
+            len(taken) <= 2 and all(j - i >= 3 for i, j in itertools.pairwise(taken))
+            for taken in after.values()
+        )
+        if allowed:
+            ledger.record(round_index, devices, devices)
+            history |= after
+        else:
+            text = ledger.to_json()
+            with pytest.raises(LedgerError):
+                ledger.record(round_index, devices, devices)
+            assert ledger.to_json() == text
+    assert ledger.measured_participations == max([1, *map(len, history.values())])
+
+
+def test_selector_and_ledger_agree() -> None:
+    selector = CohortSelector(30, 3, 4, seed=9, max_participations=6)
+    ledger = Ledger(Promise("tree", 1.0, 1.0, 4, 6))
+    for round_index in range(40):
+        cohort = selector.select(round_index)
+        ledger.record(round_index, cohort, cohort[:-1])
+    assert len(ledger.rounds) == 40
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0, [9], [9]), "round 0 was charged before: the next is 1"),
+        ((2, [9], [9]), "round 2 is out of order: the next is 1"),
+        ((1, [9, 9], [9]), "a device is listed twice"),
+        ((1, [9], [9, 9]), "a device is listed twice"),
+        ((1, [9], [8]), "device 8 reported and was not selected"),
+        ((1, [1, 2], [2]), "device 2 reported in round 0, and the promised min_separation is 3"),
+    ],
+)
+def test_a_broken_promise_stops_the_run(arguments, message: str) -> None:
+    ledger = Ledger(PROMISE)
+    ledger.record(0, [2, 1], [2])
+    with pytest.raises(LedgerError, match=message):
+        ledger.record(*arguments)
+
+
+def test_too_many_participations_stop_the_run() -> None:
+    ledger = Ledger(Promise("tree", 1.0, 1.0, min_separation=1, max_participations=2))
+    for round_index in range(2):
+        ledger.record(round_index, [4], [4])
+    with pytest.raises(LedgerError, match="device 4 has reported 2 times"):
+        ledger.record(2, [4], [4])
+
+
+def test_resumed_ledger_goes_on_as_the_uninterrupted_one() -> None:
+    selector = CohortSelector(30, 3, 4, seed=9)
+    whole = resumed = Ledger(Promise("tree", 1.0, 1.0, 4))
+    cohorts = [selector.select(round_index) for round_index in range(20)]
+    for round_index, cohort in enumerate(cohorts):
+        if round_index == 8:
+            resumed = Ledger.from_json(whole.to_json())
+        whole.record(round_index, cohort, cohort[1:])
+        if resumed is not whole:
+            resumed.record(round_index, cohort, cohort[1:])
+    assert resumed.to_json() == whole.to_json()
+    assert resumed.promise == whole.promise
+    assert resumed.guarantee(1e-6) == whole.guarantee(1e-6)
+
+
+def test_resumed_ledger_remembers_who_took_part() -> None:
+    ledger = Ledger(PROMISE)
+    ledger.record(0, [2], [2])
+    with pytest.raises(LedgerError, match="device 2 reported in round 0"):
+        Ledger.from_json(ledger.to_json()).record(1, [2], [2])
+
+
+def test_no_guarantee_without_a_round() -> None:
+    with pytest.raises(ValueError, match="rounds is 0"):
+        Ledger(PROMISE).guarantee(1e-6)
+
+
+def test_a_forged_ledger_is_refused() -> None:
+    ledger = Ledger(PROMISE)
+    ledger.record(0, [2], [2])
+    document = json.loads(ledger.to_json())
+    document["rounds"] *= 2
+    with pytest.raises(LedgerError, match="device 2 reported in round 0"):
+        Ledger.from_json(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not JSON"),
+        ("[]", "a field has the wrong type"),
+        ("{}", "'schema' is missing"),
+        ('{"schema": "other/1"}', "schema is 'other/1'"),
+        ('{"schema": "keyfed-ledger/1", "promise": {"rounds": 1}}', "wrong type or name"),
+    ],
+)
+def test_a_file_that_is_no_ledger_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Ledger.from_json(text)
+
+
+def test_ids_are_integers() -> None:
+    document = json.loads(Ledger(PROMISE).to_json())
+    document["rounds"] = [{"selected": ["anna"], "reported": []}]
+    with pytest.raises(ValueError, match="wrong type"):
+        Ledger.from_json(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("laplace", 1.0, 1.0, 1), "mechanism is 'laplace'"),
+        (("tree", 0.0, 1.0, 1), "noise_multiplier is 0.0"),
+        (("tree", 1.0, float("inf"), 1), "clip_norm is inf"),
+        (("tree", 1.0, 1.0, 0), "min_separation is 0"),
+        (("tree", 1.0, 1.0, 1, 0), "max_participations is 0"),
+    ],
+)
+def test_promise_names_the_field_at_fault(arguments, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Promise(*arguments)
