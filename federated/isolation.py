@@ -24,19 +24,31 @@ def isolate_network() -> bool:
     global _isolated
     if _isolated or not hasattr(os, "getuid"):
         return _isolated
-    user, group = os.getuid(), os.getgid()
-    libc = ctypes.CDLL(None, use_errno=True)
-    if not hasattr(libc, "unshare") or libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET):
-        return False
-    Path("/proc/self/setgroups").write_text("deny")
-    Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
-    Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
-    with socket.socket() as any_socket:
-        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP_RUNNING))
-    _isolated = True
-    return True
+    # The first step cannot be undone, and some kernels refuse only the later ones: let a child find out.
+    child = os.fork()
+    if not child:
+        os._exit(not _enter_network())
+    _, status = os.waitpid(child, 0)
+    _isolated = not status and _enter_network()
+    return _isolated
 
 
 def is_isolated() -> bool:
     """Whether `isolate_network` has succeeded in this process."""
     return _isolated
+
+
+def _enter_network() -> bool:
+    user, group = os.getuid(), os.getgid()
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "unshare") or libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET):
+        return False
+    try:
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
+        Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
+        with socket.socket() as any_socket:
+            fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP_RUNNING))
+    except OSError:
+        return False
+    return True

@@ -21,7 +21,7 @@ MAX_MESSAGE_CHARACTERS = 2_000
 SIDES = ("train", "validation", "test")
 
 _PII = re.compile(
-    r"\S+@\S+\.\w+"  # e-mail
+    r"[^\s@]+@\S+\.\w+"  # e-mail; a first part with @ in it would take cubic time
     r"|(?:https?://|www\.)\S+|\b[\w-]+\.(?:com|net|org|io|edu|ly|gg|be)\b\S*"  # links
     r"|(?<!\w)@\w+|\b\w+#\d{4}\b"  # handles
     r"|\+?\d[\d\s().-]{6,}\d",  # phone and card numbers
@@ -88,17 +88,16 @@ def _read_records(path: Path) -> Iterator[tuple[int, dict]]:
         import pyarrow
         import pyarrow.parquet
 
-        try:
-            table = pyarrow.parquet.ParquetFile(path)
-        except (OSError, pyarrow.ArrowException) as error:
-            raise ValueError(
-                f"{path}: no readable Parquet file: write it again or give JSONL"
-            ) from error
         number = 0
-        for batch in table.iter_batches(10_000):
-            for record in batch.to_pylist():
-                number += 1
-                yield number, record
+        try:
+            for batch in pyarrow.parquet.ParquetFile(path).iter_batches(10_000):
+                for record in batch.to_pylist():
+                    number += 1
+                    yield number, record
+        except (OSError, UnicodeDecodeError, pyarrow.ArrowException):
+            raise ValueError(
+                f"{path}:{number + 1}: no readable Parquet from here on: write it again or give JSONL"
+            ) from None
         return
     try:
         file = path.open("rb")
@@ -110,10 +109,10 @@ def _read_records(path: Path) -> Iterator[tuple[int, dict]]:
         for number, line in enumerate(file, 1):
             # `from None`: a decoding error quotes the bytes it stumbled on, and those are somebody's message.
             try:
-                record = json.loads(line.decode("utf-8"))
+                record = json.loads(line.decode("utf-8-sig"))
             except UnicodeDecodeError:
                 raise ValueError(f"{path}:{number}: not UTF-8: convert the file to UTF-8") from None
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):  # also numbers and nesting beyond Python's limits
                 raise ValueError(f"{path}:{number}: not JSON: write one object a line") from None
             if not isinstance(record, dict):
                 raise ValueError(
@@ -156,7 +155,9 @@ def split_population(
         counts["messages"] += 1
         user = message.user
         if user not in places:
-            digest = hashlib.blake2b(f"{seed}:{user}".encode(), digest_size=8).digest()
+            digest = hashlib.blake2b(
+                f"{seed}:{user}".encode("utf-8", "surrogatepass"), digest_size=8
+            ).digest()
             places[user] = int.from_bytes(digest, "big") / 2**64
         by_user[user].append(message)
         if message.conversation:

@@ -97,9 +97,18 @@ class FederatedTraining:
         )
 
     def restore(self, path: Path) -> None:
-        """Goes on from a file of `save`, written by a run with the same arguments."""
+        """Goes on from a file of `save`, written by a run with the same arguments.
+
+        Raises:
+            ValueError: the file was written under another promise.
+        """
         with np.load(path) as arrays:
             facts = json.loads(arrays["facts"].tobytes())
+            ledger = Ledger.from_json(facts["ledger"])
+            if ledger.promise != self.ledger.promise:
+                raise ValueError(
+                    f"{path}: was written under {ledger.promise}, not {self.ledger.promise}: remove it"
+                )
             self.weights = numbered_arrays(arrays, "weight")
             self._momentum = numbered_arrays(arrays, "momentum")
             self._mechanism.restore(numbered_arrays(arrays, "noise"))
@@ -107,13 +116,7 @@ class FederatedTraining:
             self._selector.restore(
                 {k.removeprefix(prefix): arrays[k] for k in arrays if k.startswith(prefix)}
             )
-        self.round, self.history = facts["round"], facts["history"]
-        ledger = Ledger.from_json(facts["ledger"])
-        if ledger.promise != self.ledger.promise:
-            raise ValueError(
-                f"{path}: was written under {ledger.promise}, not {self.ledger.promise}: remove it"
-            )
-        self.ledger = ledger
+        self.round, self.history, self.ledger = facts["round"], facts["history"], ledger
 
 
 def train_federated(

@@ -52,22 +52,19 @@ def initial_weights(shape: NetworkShape, seed: int) -> Weights:
     return weights
 
 
-def cell(
-    x_gates: tf.Tensor, h: tf.Tensor, c: tf.Tensor, recurrent: tf.Tensor, projection: tf.Tensor
-):
-    """One step: gate inputs [B, 3H] that hold the token's share and the bias; h [B, P]; c [B, H] -> new h, c."""
-    forget, output, candidate = tf.split(x_gates + tf.matmul(h, recurrent), 3, axis=-1)
+def cell(gates: tf.Tensor, c: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """One step before its projection: gate inputs [B, 3H] and cell state [B, H] -> output, cell state [B, H]."""
+    forget, output, candidate = tf.split(gates, 3, axis=-1)
     forget = tf.sigmoid(forget)
     c = forget * c + (1.0 - forget) * tf.tanh(candidate)
-    h = tf.matmul(tf.sigmoid(output) * tf.tanh(c), projection)
-    return h, c
+    return tf.sigmoid(output) * tf.tanh(c), c
 
 
-def hidden_states(weights: Sequence[tf.Tensor], tokens: tf.Tensor) -> tf.Tensor:
-    """Hidden states [T, B, P] after each token of rows [B, T]; the state is zero before every BOS.
+def run_rows(weights: Sequence[tf.Tensor], tokens: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Hidden states [T, B, P] after each token of rows [B, T], and the cell's outputs [T, B, H] they project.
 
-    Rows hold several messages each, so the state is cleared wherever a message begins. T is static: the loop is
-    unrolled, which on two cores is a third faster than `tf.while_loop` with tensor arrays.
+    Rows hold several messages each, so the state is cleared wherever a BOS begins one. T is static: the loop is
+    unrolled.
     """
     embedding, kernel, bias, projection, _ = weights
     width = embedding.shape[1]
@@ -78,16 +75,18 @@ def hidden_states(weights: Sequence[tf.Tensor], tokens: tf.Tensor) -> tf.Tensor:
     )
     h = tf.zeros([tf.shape(tokens)[0], width])
     c = tf.zeros([tf.shape(tokens)[0], projection.shape[0]])
-    states = []
+    states, outputs = [], []
     for x, kept in zip(gates, keep, strict=True):
-        h, c = cell(x, h * kept, c * kept, kernel[width:], projection)
+        output, c = cell(x + tf.matmul(h * kept, kernel[width:]), c * kept)
+        h = tf.matmul(output, projection)
         states.append(h)
-    return tf.stack(states)
+        outputs.append(output)
+    return tf.stack(states), tf.stack(outputs)
 
 
 def loss_sums(weights: Sequence[tf.Tensor], rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Summed cross-entropy in nats and number of predicted pieces over packed rows int32 [B, 2, T] of model.rows."""
-    hidden = tf.reshape(hidden_states(weights, rows[:, 0]), [-1, weights[0].shape[1]])
+    hidden = tf.reshape(run_rows(weights, rows[:, 0])[0], [-1, weights[0].shape[1]])
     targets = tf.reshape(tf.transpose(rows[:, 1]), [-1])
     logits = tf.matmul(hidden, weights[0], transpose_b=True) + weights[4]
     predicted = tf.cast(tf.not_equal(targets, PAD), tf.float32)
@@ -104,7 +103,7 @@ def mean_loss(weights: Sequence[tf.Tensor], rows: tf.Tensor) -> tf.Tensor:
 def step(weights: Sequence[tf.Tensor], token: tf.Tensor, h: tf.Tensor, c: tf.Tensor):
     """One token as the device runs it: token int32 [1], h [1, P], c [1, H] -> logits [1, V], h, c."""
     embedding, kernel, bias, projection, output_bias = weights
-    width = embedding.shape[1]
-    gates = tf.matmul(tf.gather(embedding, token), kernel[:width]) + bias
-    h, c = cell(gates, h, c, kernel[width:], projection)
+    gates = tf.matmul(tf.concat([tf.gather(embedding, token), h], axis=1), kernel) + bias
+    output, c = cell(gates, c)
+    h = tf.matmul(output, projection)
     return tf.matmul(h, embedding, transpose_b=True) + output_bias, h, c

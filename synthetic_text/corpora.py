@@ -95,7 +95,8 @@ def _read_paragraphs(path: Path) -> Iterator[str]:
         ) from error
     with file:
         number = 0
-        for number, raw in enumerate(file, 1):
+        lines = iter(lambda: file.readline(MAX_LINE_CHARACTERS + 1), b"")
+        for number, raw in enumerate(lines, 1):
             if len(raw) > MAX_LINE_CHARACTERS:
                 raise ValueError(
                     f"{path}:{number}: line over {MAX_LINE_CHARACTERS:,} bytes: split it into paragraphs"
@@ -111,7 +112,7 @@ def _read_paragraphs(path: Path) -> Iterator[str]:
                 continue
             try:
                 text = json.loads(line).get("text")
-            except (json.JSONDecodeError, AttributeError) as error:
+            except (ValueError, AttributeError, RecursionError) as error:
                 raise ValueError(
                     f"{path}:{number}: not a JSON object: write one object with a field `text` a line"
                 ) from error
