@@ -16,8 +16,6 @@ import sentencepiece
 
 from device_runtime.words import is_word, split_words
 
-PAD, BOS, EOS, UNK = range(4)  # ids of the control pieces in every tokenizer
-
 PAD, BOS, EOS, UNK = range(4)  # ids of the control pieces, in every model
 _MARK = "▁"  # U+2581, SentencePiece's blank
 _LAST = "\U0010ffff"  # sorts after every character of a piece

@@ -41,12 +41,15 @@ def is_isolated() -> bool:
 def _enter_network() -> bool:
     user, group = os.getuid(), os.getgid()
     libc = ctypes.CDLL(None)
-    if not hasattr(libc, "unshare") or libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET):
+    # Root needs no user namespace, and in one it would lose its rights to other users' files.
+    flags = _CLONE_NEWNET | (_CLONE_NEWUSER if user else 0)
+    if not hasattr(libc, "unshare") or libc.unshare(flags):
         return False
     try:
-        Path("/proc/self/setgroups").write_text("deny")
-        Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
-        Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
+        if user:
+            Path("/proc/self/setgroups").write_text("deny")
+            Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
+            Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
         with socket.socket() as any_socket:
             fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP_RUNNING))
     except OSError:

@@ -32,7 +32,7 @@ UserMessages = dict[str, list[str]]
 
 
 class Message(NamedTuple):
-    """One message as it was sent; `conversation` is empty where the source does not say."""
+    """One message as it was sent; `conversation` and `timestamp`, which sorts as text, are empty where unknown."""
 
     user: str
     conversation: str
@@ -76,9 +76,16 @@ def read_message_file(path: Path) -> Iterator[Message]:
                 raise ValueError(
                     f"{path}:{number}: field `{field}` is missing or no text: write it as a string"
                 )
-        optional = (record.get("conversation"), record.get("timestamp"))
-        conversation, timestamp = ("" if value is None else str(value) for value in optional)
-        yield Message(record["user"], conversation, timestamp, record["text"])
+        conversation = record.get("conversation")
+        timestamp = record.get("timestamp")
+        if isinstance(timestamp, int | float):
+            timestamp = f"{timestamp:030.6f}"
+        yield Message(
+            record["user"],
+            "" if conversation is None else str(conversation),
+            "" if timestamp is None else str(timestamp),
+            record["text"],
+        )
     if not number:
         raise ValueError(f"{path}: no messages: give at least one line with `user` and `text`")
 

@@ -46,7 +46,8 @@ class FederatedTraining:
             [w.shape for w in weights],
             config.clip_norm,
             config.noise_multiplier,
-            seed,
+            # TensorFlow Privacy counts seeds up, one a tensor: runs with neighbouring seeds must start far apart.
+            int(np.random.SeedSequence([seed, 1]).generate_state(1, np.uint32)[0]),
         )
         self.ledger = Ledger(
             Promise(

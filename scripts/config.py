@@ -1,5 +1,6 @@
 """One configuration for a whole run, read from a preset or a user's file."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -22,15 +23,24 @@ class PopulationConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
     train_share: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.7
     validation_share: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.1
 
+    @pydantic.model_validator(mode="after")
+    def _check_shares(self) -> "PopulationConfig":
+        if self.train_share + self.validation_share >= 1:
+            raise ValueError(
+                f"train_share {self.train_share} and validation_share {self.validation_share} leave nobody to test on:"
+                " lower one of them"
+            )
+        return self
+
 
 class EvaluationConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
-    """What is measured: vocabulary size, targets a user (0: all), users on the round curve, bootstrap resamples."""
+    """What is measured: vocabulary size, targets a user (0: all), users on the round curve, parity checks."""
 
     vocabulary: Count = 10_000
     max_targets: Annotated[int, pydantic.Field(ge=0)] = 0
     curve_users: Count = 40
     curve_max_targets: Count = 50
-    resamples: Annotated[int, pydantic.Field(ge=100)] = 2_000
+    parity_positions: Count = 2_000
 
 
 class RunConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
@@ -52,14 +62,17 @@ def load_config(preset: str) -> RunConfig:
     Raises:
         ValueError: names the file, the field and what it may be.
     """
-    path = PRESETS / f"{preset}.yaml"
-    if not path.exists():
-        path = Path(preset)
-    if not path.is_file():
-        names = ", ".join(sorted(p.stem for p in PRESETS.glob("*.yaml")))
+    presets = {path.stem: path for path in PRESETS.glob("*.yaml")}
+    path = presets.get(preset, Path(preset))
+    if not os.path.isfile(path):  # unlike Path.is_file, no error for a name too long
+        names = ", ".join(sorted(presets))
         raise ValueError(f"preset {preset!r}: neither one of {names} nor an existing file")
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
+    except RecursionError:
+        raise ValueError(f"{path}: nested too deeply to be a configuration") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
     try:

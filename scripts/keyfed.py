@@ -124,6 +124,8 @@ def evaluate(
         scores = score_users(
             open_keyboard, list(users.values()), words, on_user=lambda done: advance(done, "")
         )
+    if not scores.in_vocab.any():
+        raise ValueError(f"{text}: holds no word of {vocabulary}: give more text or --vocabulary")
     figures: dict[str, Any] = {
         name: {"value": interval.value, "low": interval.low, "high": interval.high}
         for name, interval in scores.intervals(seed).items()
@@ -231,21 +233,20 @@ def _run_stage(
     from scripts.config import load_config
 
     config = load_config(preset)
-    isolated = isolate_network()  # before anything starts threads
+    isolate_network()  # before anything starts threads
     from scripts.pipeline import Run, list_needed
     from scripts.progress import say
     from scripts.stages import lock_run
 
-    if not isolated and config.federated.engine == "tff":
-        say(
-            "note: TFF's worker listens on every interface without credentials, and this system allows no network\n"
-            "      of its own for it: mind your firewall, or set federated.engine to local"
-        )
-    with lock_run(out):
-        stage = choose(Run(out, config))
-        names = [needed.name for needed in list_needed(stage)] if everything else [stage.name]
-        run = Run(out, config, frozenset(names if force else ()))
-        return run.ensure(choose(run))
+    try:
+        with lock_run(out):
+            stage = choose(Run(out, config, preset))
+            names = [needed.name for needed in list_needed(stage)] if everything else [stage.name]
+            run = Run(out, config, preset, frozenset(names if force else ()))
+            return run.ensure(choose(run))
+    except KeyboardInterrupt:
+        say("keyfed: stopped; the same command goes on from here")
+        raise SystemExit(130) from None
 
 
 def _print_headline(results: dict[str, Any]) -> None:
@@ -263,7 +264,8 @@ def _print_headline(results: dict[str, Any]) -> None:
             top1 = results["arms"][arm][step]["top1"]
             row.append(f"{top1['value']:.2%} ({top1['low']:.2%} to {top1['high']:.2%})")
         lift = results["lift"][step]
-        table.add_row(*row, f"{lift['relative']:+.1%} ({lift['low']:+.1%} to {lift['high']:+.1%})")
+        high = "no limit" if lift["high"] is None else f"{lift['high']:+.1%}"
+        table.add_row(*row, f"{lift['relative']:+.1%} ({lift['low']:+.1%} to {high})")
     rich.console.Console().print(table)
     privacy = results["privacy"]
     projected = privacy["projected"]
@@ -275,15 +277,12 @@ def _print_headline(results: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Entry point: bad input is one line and exit code 2; Ctrl-C is exit code 130, and the run goes on next time."""
+    """Entry point: bad input is one line and exit code 2; Ctrl-C is exit code 130."""
     try:
         app()
     except ValueError as error:
         print(f"keyfed: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("keyfed: stopped; the same command goes on from here", file=sys.stderr)
-        raise SystemExit(130) from None
 
 
 if __name__ == "__main__":

@@ -4,10 +4,13 @@ import dataclasses
 import datetime
 import functools
 import gzip
+import itertools
 import json
 import logging
+import math
 import os
 import platform
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -44,15 +47,16 @@ EXAMPLES = (
     "how was your",
     "haha i",
 )
-PARITY_POSITIONS = 2_000
+CALIBRATION_MESSAGES = 500
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run's stages, for its folder and configuration; `force` names the stages to build again, or all."""
+    """A run's stages, for its folder and the configuration of `preset`; `force` names the stages to build again."""
 
     out: Path
     config: RunConfig
+    preset: str
     force: frozenset[str] = frozenset()
 
     def ensure(self, stage: Stage) -> Path:
@@ -107,9 +111,11 @@ class Run:
     def federated(self, arm: str) -> Stage:
         """Weights of one arm after federated learning, its ledger and its curve."""
         settings = self._settings("population", "federated") | self._population_facts()
-        settings["evaluation"] = self.config.evaluation.model_dump(mode="json")
+        settings["curve"] = self.config.evaluation.model_dump(
+            include={"curve_users", "curve_max_targets"}
+        )
         build = functools.partial(self._build_federated, arm)
-        rooms = ("federated", "model/export.py")
+        rooms = ("federated", "model/export.py", "model/quantisation.py")
         return Stage(f"federated/{arm}", settings, rooms, (self.pretrained(arm),), build)
 
     def trained(self, arm: str, step: str) -> Stage:
@@ -119,7 +125,7 @@ class Run:
     def exported(self, arm: str, step: str) -> Stage:
         """The keyboard bundle of one arm before or after federated learning, in the folder `bundle`."""
         build = functools.partial(self._build_exported, arm, step)
-        rooms = ("model/export.py", "model/blocklist.txt", "device_runtime/bundle.py")
+        rooms = ("model/export.py", "model/quantisation.py", "model/blocklist.txt")
         return Stage(f"exported/{arm}-{step}", {}, rooms, (self.trained(arm, step),), build)
 
     def evaluated(self, arm: str, step: str) -> Stage:
@@ -184,7 +190,20 @@ class Run:
 
         return Tokenizer((self.out / "tokenizer" / "tokenizer.model").read_bytes())
 
+    @functools.cached_property
+    def _calibration(self) -> "np.ndarray":
+        """Public rows by which quantisation weighs its errors: a few messages of each synthetic source."""
+        from model.rows import encode_message, pack_rows
+
+        messages = [
+            encode_message(self._tokenizer, *message)
+            for path in sorted((self.out / "text").glob("synthetic.*.jsonl.gz"))
+            for message in itertools.islice(self._read_source(path), CALIBRATION_MESSAGES)
+        ]
+        return pack_rows(messages, self.config.pretraining.row_tokens)
+
     def _build_pretrained(self, arm: str, folder: Path) -> None:
+        _quieten_tensorflow()
         from model.checkpoint import save_weights
         from model.network import NetworkShape
         from model.pretraining import pretrain
@@ -192,7 +211,6 @@ class Run:
         from synthetic_text.arms import count_words
         from synthetic_text.mixture import Pool, batch_rows, stream_batches
 
-        _quieten_tensorflow()
         config, text = self.config.pretraining, self.config.text
         pools = {}
         for path in sorted((self.out / "text").glob(f"{arm}.*.jsonl.gz")):
@@ -250,6 +268,7 @@ class Run:
         return split_population(messages, self.config.seed, config.max_messages, shares)
 
     def _build_federated(self, arm: str, folder: Path) -> None:
+        _quieten_tensorflow()
         from federated.engines import create_engine
         from federated.local_training import LocalTraining
         from federated.population import DeviceStore
@@ -257,7 +276,6 @@ class Run:
         from model.checkpoint import load_weights, save_weights
         from model.rows import encode_text, pack_rows
 
-        _quieten_tensorflow()
         config = self.config.federated
         split, counts = self._split_population()
         (folder / "population.json").write_text(json.dumps(counts, indent=1), "utf-8")
@@ -334,7 +352,7 @@ class Run:
         tokenizer = (self.out / "tokenizer" / "tokenizer.model").read_bytes()
         display = json.loads((self.out / "text" / "display.json").read_text("utf-8"))
         files = {
-            "model.tflite": export_tflite(weights),
+            "model.tflite": export_tflite(weights, self._calibration),
             "tokenizer.model": tokenizer,
             "truecase.tsv": "".join(
                 f"{lower}\t{form}\n" for lower, form in display.items()
@@ -353,9 +371,9 @@ class Run:
         write_bundle(folder, files, facts)
 
     def _build_exported(self, arm: str, step: str, folder: Path) -> None:
+        _quieten_tensorflow()
         from model.checkpoint import load_weights
 
-        _quieten_tensorflow()
         trained = self.out / self.trained(arm, step).name
         training: dict[str, Any] = {"arm": arm, "step": step, "seed": self.config.seed}
         training |= json.loads((self.out / "pretrained" / arm / "read.json").read_text("utf-8"))
@@ -418,7 +436,7 @@ class Run:
 
         results = self._results()
         (folder / "results.json").write_text(
-            json.dumps(results, indent=1, allow_nan=False) + "\n", "utf-8"
+            json.dumps(_null_infinities(results), indent=1, allow_nan=False) + "\n", "utf-8"
         )
         write_report(results, folder)
         for name in ("results.json", "report.html"):  # beside the stages, where people look
@@ -467,7 +485,7 @@ class Run:
             (self.out / "federated" / "web" / "population.json").read_text("utf-8")
         )
         return {
-            "preset": self.out.name,
+            "preset": Path(self.preset).stem,
             "created": _now(),
             "arms": {
                 arm: {
@@ -510,26 +528,38 @@ class Run:
                 str(record.parent.relative_to(self.out)): stage_seconds(record.parent)
                 for record in sorted(self.out.glob("*/**/stage.json"))
             },
-            "commands": [f"keyfed run --preset {self.out.name} --out {self.out}"],
+            "commands": [
+                shlex.join(["keyfed", "run", "--preset", self.preset, "--out", str(self.out)])
+            ],
         }
 
     def _measure_parity(self) -> dict[str, Any]:
+        _quieten_tensorflow()
         from device_runtime.keyboard import Keyboard
         from eval.parity import measure_parity
         from model.checkpoint import load_weights
 
-        _quieten_tensorflow()
         weights = load_weights(self.out / "federated" / "synthetic" / "weights.npz")
         keyboard = Keyboard.open(self.out / "exported" / "synthetic-federated" / "bundle")
         messages = (
             text for texts in self._split_population()[0]["test"].values() for text in texts
         )
-        return dataclasses.asdict(measure_parity(weights, keyboard, messages, PARITY_POSITIONS))
+        positions = self.config.evaluation.parity_positions
+        return dataclasses.asdict(measure_parity(weights, keyboard, messages, positions))
 
 
 def list_needed(stage: Stage) -> list[Stage]:
     """The stage and everything it needs, directly or not; some come twice."""
     return [stage, *(other for needed in stage.needs for other in list_needed(needed))]
+
+
+def _null_infinities(tree: Any) -> Any:
+    """The tree with null for what JSON has no number for: a lift's upper end where the baseline may have no hit."""
+    if isinstance(tree, dict):
+        return {key: _null_infinities(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_null_infinities(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
 def _now() -> str:
@@ -555,7 +585,9 @@ def _environment() -> dict[str, Any]:
 
 
 def _quieten_tensorflow() -> None:
-    """Hides TensorFlow's chatter of starting and converting; errors still show."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    """Imports TensorFlow without its chatter of starting and converting; errors still show."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read once, at the import
+    import tensorflow  # noqa: F401
+
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     logging.getLogger("absl").setLevel(logging.ERROR)

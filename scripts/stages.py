@@ -131,5 +131,5 @@ def stage_seconds(folder: Path) -> float:
 def _recorded_fingerprint(folder: Path) -> str | None:
     try:
         return json.loads((folder / _RECORD).read_text("utf-8"))["fingerprint"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -12,7 +12,7 @@ from synthetic_text.config import TextConfig
 from synthetic_text.conversion import convert_all
 from synthetic_text.corpora import load_corpus, load_web_text
 from synthetic_text.duplicates import drop_duplicates
-from synthetic_text.generation import load_llm_chats
+from synthetic_text.llm_chats import load_llm_chats
 from synthetic_text.register import RegisterModel, select_by_register
 from synthetic_text.typist import Typist, load_layout
 

@@ -152,8 +152,8 @@ def slice_model(source: Path, target: Path) -> int:
 
     Two thirds of Gemma 3 270M are the embeddings of 262,144 pieces, and every token pays for all of
     them in the output layer: what English text and emoji do not need is left out, the other rows
-    are copied as quantised bytes. And llama.cpp multiplies 5-bit weights half as fast on x86 as
-    8-bit ones, in which they fit exactly.
+    are copied as quantised bytes. And 5-bit weights, slow in llama.cpp on x86, become 8-bit
+    ones, in which they fit exactly.
     """
     import gguf
     import numpy as np

@@ -6,6 +6,7 @@ loopback interface of their own, where nobody else can reach it.
 """
 
 import ctypes
+import logging
 import os
 import signal
 import subprocess
@@ -20,7 +21,10 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from federated.engines import Shard
+from federated.isolation import is_isolated
 from federated.local_training import LocalTraining, train_shard
+
+_log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
 _START_TIMEOUT_S = 120
@@ -69,6 +73,11 @@ class TffEngine:
     """One TFF client per shard; the clients' sums meet in `tff.federated_sum`."""
 
     def __init__(self, training: LocalTraining) -> None:
+        if not is_isolated():
+            _log.warning(
+                "TFF's worker listens on every interface without credentials, and this process has no network of its"
+                " own: mind the firewall, or use the engine `local`"
+            )
         self._training = training
         self._round: Callable | None = None
         self._worker, self._channel = _start_worker()

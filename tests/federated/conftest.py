@@ -1,0 +1,28 @@
+"""One TFF worker for all tests: starting it takes seconds."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from federated.engines import Engine, create_engine
+from federated.local_training import LocalTraining
+
+
+@pytest.fixture(scope="session")
+def training() -> LocalTraining:
+    """Clips some of the tiny devices' updates and not others."""
+    return LocalTraining(learning_rate=0.5, clip_norm=0.4)
+
+
+@pytest.fixture(scope="session")
+def tff_engine(training) -> Iterator[Engine]:
+    engine = create_engine("tff", training)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="session")
+def local_engine(training) -> Iterator[Engine]:
+    engine = create_engine("local", training)
+    yield engine
+    engine.close()

@@ -1,0 +1,261 @@
+"""Engines give what a plain loop over devices gives; TFF's also what TFF's own federated averaging gives."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_federated as tff
+
+from federated.engines import Engine, create_engine
+from federated.engines.tff import TffEngine
+from federated.local_training import METRICS, LocalTraining
+from federated.population import DeviceStore
+from model.network import loss_sums, run_rows
+from tests.federated.tiny_devices import ROW_TOKENS, build_store, random_weights
+
+BATCH_ROWS, MAX_BATCHES = 3, 2
+# Messages of the 20 devices: two have none, some have less than a batch, some more than is used.
+MESSAGES = [0, 1, 2, 2, 3, 4, 5, 5, 6, 7, 8, 9, 10, 12, 14, 0, 16, 20, 30, 3]
+
+
+@pytest.fixture(scope="module")
+def store() -> DeviceStore:
+    return build_store(MESSAGES)
+
+
+@pytest.fixture(scope="module")
+def weights() -> list[np.ndarray]:
+    return random_weights(1)
+
+
+def device_rows(store: DeviceStore, device: int) -> list[np.ndarray]:
+    """The device's batches as they are, without any padding."""
+    rows = store.rows[store.offsets[device] : store.offsets[device + 1]]
+    return [rows[i : i + BATCH_ROWS] for i in range(0, len(rows), BATCH_ROWS)][:MAX_BATCHES]
+
+
+def sum_by_hand(
+    weights: Sequence[np.ndarray],
+    store: DeviceStore,
+    devices: Sequence[int],
+    training: LocalTraining,
+) -> tuple[list[np.ndarray], dict[str, float]]:
+    """Local SGD device by device, eagerly, with clipping and sums in float64 numpy."""
+    sums = [np.zeros(w.shape) for w in weights]
+    metrics = dict.fromkeys(METRICS, 0.0)
+    for device in devices:
+        local = [tf.Variable(w) for w in weights]
+        for rows in device_rows(store, device):
+            with tf.GradientTape() as tape:
+                loss, pieces = loss_sums(local, rows)
+                mean = loss / pieces
+            gradients = tape.gradient(mean, local)
+            for variable, gradient in zip(local, gradients, strict=True):
+                variable.assign_sub(training.learning_rate * tf.convert_to_tensor(gradient))
+            metrics["loss"] += float(loss)
+            metrics["pieces"] += float(pieces)
+        update = [v.numpy().astype(np.float64) - w for v, w in zip(local, weights, strict=True)]
+        norm = float(np.sqrt(sum((u**2).sum() for u in update)))
+        scale = min(1.0, training.clip_norm / norm) if norm else 1.0
+        sums = [s + scale * u for s, u in zip(sums, update, strict=True)]
+        metrics["devices"] += 1
+        metrics["clipped"] += norm > training.clip_norm
+        metrics["update_norm"] += norm
+    return sums, metrics
+
+
+def assert_close(
+    actual: Sequence[np.ndarray], expected: Sequence[np.ndarray], limit: float
+) -> None:
+    assert [a.shape for a in actual] == [e.shape for e in expected]
+    assert max(np.abs(a - e).max() for a, e in zip(actual, expected, strict=True)) < limit
+
+
+class EngineContract:
+    """What every engine promises; a subclass gives the fixture `engine`."""
+
+    def run(
+        self,
+        engine: Engine,
+        weights: list[np.ndarray],
+        store: DeviceStore,
+        deal: Sequence[Sequence[int]],
+    ) -> tuple[list[np.ndarray], dict[str, float]]:
+        shards = [store.shard(devices, BATCH_ROWS, MAX_BATCHES) for devices in deal]
+        sums, metrics = engine.run_round(weights, shards)
+        assert all(s.dtype == np.float32 for s in sums) and metrics.shape == (len(METRICS),)
+        return sums, dict(zip(METRICS, map(float, metrics), strict=True))
+
+    def test_sums_equal_a_plain_loop(self, engine, training, weights, store) -> None:
+        sums, metrics = self.run(engine, weights, store, [range(0, 20, 2), range(1, 20, 2)])
+        expected, expected_metrics = sum_by_hand(weights, store, range(20), training)
+        assert_close(sums, expected, 1e-5)
+        assert metrics == pytest.approx(expected_metrics, rel=1e-5)
+        assert 0 < metrics["clipped"] < 18  # else clipping would not be tested
+
+    def test_one_shard_equals_four(self, engine, weights, store) -> None:
+        one, one_metrics = self.run(engine, weights, store, [range(20)])
+        four, four_metrics = self.run(
+            engine, weights, store, [[18], [0, 5, 9], [1, 2, 3, 4, 6, 7, 8, 19], range(10, 18)]
+        )
+        assert_close(one, four, 1e-6)
+        assert one_metrics == pytest.approx(four_metrics, rel=1e-5)
+
+    def test_devices_without_data_add_nothing(self, engine, weights, store) -> None:
+        sums, metrics = self.run(engine, weights, store, [[0], [15]])
+        assert all(not s.any() for s in sums)
+        assert metrics == dict.fromkeys(METRICS, 0.0) | {"devices": 2.0}
+
+    def test_a_device_counts_the_same_beside_larger_ones(self, engine, weights, store) -> None:
+        """Batches are padded to the largest device of a shard: that must not be trained on."""
+        alone, _ = self.run(engine, weights, store, [[1]])
+        larger, _ = self.run(engine, weights, store, [[18]])
+        both, _ = self.run(engine, weights, store, [[1, 18]])
+        assert_close(both, [a + b for a, b in zip(alone, larger, strict=True)], 1e-6)
+
+    def test_rounds_do_not_remember(self, engine, weights, store) -> None:
+        first, _ = self.run(engine, weights, store, [[3, 4], [5]])
+        self.run(engine, random_weights(2), store, [[6]])
+        again, _ = self.run(engine, weights, store, [[3, 4], [5]])
+        assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+class TestLocalEngine(EngineContract):
+    @pytest.fixture
+    def engine(self, local_engine) -> Engine:
+        return local_engine
+
+
+class TestTffEngine(EngineContract):
+    @pytest.fixture
+    def engine(self, tff_engine) -> Engine:
+        return tff_engine
+
+
+def average_with_stock_tff(
+    engine: TffEngine,
+    weights: list[np.ndarray],
+    clients: list[tf.data.Dataset],
+    training: LocalTraining,
+) -> list[np.ndarray]:
+    """Weights after a round of `tff.learning.algorithms.build_unweighted_fed_avg`, on the engine's worker."""
+    stub = tff.framework.RemoteExecutorGrpcStub(engine._channel)
+
+    def create_executor(cardinalities):
+        executor = tff.framework.RemoteExecutor(stub)
+        executor.set_cardinalities({tff.CLIENTS: 0, **cardinalities})
+        return executor
+
+    context = tff.framework.SyncExecutionContext(
+        executor_fn=tff.framework.ResourceManagingExecutorFactory(create_executor),
+        compiler_fn=tff.backends.native.desugar_and_transform_to_native,
+        transform_args=tff.tensorflow.transform_args,
+        transform_result=tff.tensorflow.transform_result,
+    )
+
+    @tf.function
+    def predict(model_weights, tokens, training):
+        trainable, _ = model_weights
+        hidden = tf.transpose(run_rows(trainable, tokens)[0], [1, 0, 2])
+        return tf.tensordot(hidden, tf.transpose(trainable[0]), 1) + trainable[4]
+
+    def mean_cross_entropy(logits, targets, sample_weight=None):
+        losses = tf.keras.losses.sparse_categorical_crossentropy(targets, logits, from_logits=True)
+        return tf.reduce_mean(tf.boolean_mask(losses, targets > 0))
+
+    row = tf.TensorSpec([None, ROW_TOKENS], tf.int32)
+    model = tff.learning.models.FunctionalModel(
+        initial_weights=(tuple(weights), ()),
+        predict_on_batch_fn=predict,
+        loss_fn=mean_cross_entropy,
+        input_spec=(row, row),
+    )
+    process = tff.learning.algorithms.build_unweighted_fed_avg(
+        model,
+        client_optimizer_fn=tff.learning.optimizers.build_sgdm(training.learning_rate),
+        server_optimizer_fn=tff.learning.optimizers.build_sgdm(1.0),
+        model_aggregator=tff.aggregators.clipping_factory(
+            training.clip_norm, tff.aggregators.UnweightedMeanFactory()
+        ),
+    )
+    with tff.framework.get_context_stack().install(context):
+        state = process.next(process.initialize(), clients).state
+        return [np.asarray(w) for w in process.get_model_weights(state).trainable]
+
+
+def test_a_round_equals_stock_federated_averaging(tff_engine, training, weights, store) -> None:
+    """20 devices in three shards against 20 TFF clients, same clipping, no noise."""
+    shards = [store.shard(range(i, 20, 3), BATCH_ROWS, MAX_BATCHES) for i in range(3)]
+    sums, metrics = tff_engine.run_round(weights, shards)
+    ours = [w + s / 20 for w, s in zip(weights, sums, strict=True)]
+
+    def batches_of(device: int) -> tf.data.Dataset:
+        rows = np.concatenate([*device_rows(store, device), np.zeros((0, 2, ROW_TOKENS), np.int32)])
+        return tf.data.Dataset.from_tensor_slices((rows[:, 0], rows[:, 1])).batch(BATCH_ROWS)
+
+    clients = [batches_of(device) for device in range(20)]
+    stock = average_with_stock_tff(tff_engine, weights, clients, training)
+    assert 0 < metrics[METRICS.index("clipped")] < 18
+    assert max(np.abs(s - w).max() for s, w in zip(stock, weights, strict=True)) > 1e-2
+    assert_close(ours, stock, 1e-5)
+
+
+def test_unknown_engine_is_refused(training) -> None:
+    with pytest.raises(ValueError, match="engine 'spark': give one of local, tff"):
+        create_engine("spark", training)
+
+
+def is_running(pid: int) -> bool:
+    """Whether the process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_closing_ends_the_worker(training, tff_engine, weights, store) -> None:
+    engine = TffEngine(training)
+    pid = engine._worker.pid
+    engine.run_round(weights, [store.shard([1], BATCH_ROWS, MAX_BATCHES)])
+    assert is_running(pid)
+    engine.close()
+    assert not is_running(pid)
+    assert is_running(tff_engine._worker.pid)
+
+
+_OWNER = """
+from federated.isolation import isolate_network
+isolate_network()
+from federated.engines.tff import _start_worker
+worker, channel = _start_worker()
+print(worker.pid, flush=True)
+input()
+"""
+
+
+def test_the_worker_dies_with_a_killed_owner() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", _OWNER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    ) as owner:
+        assert owner.stdout is not None
+        pid = int(owner.stdout.readline())
+        assert is_running(pid)
+        os.kill(owner.pid, signal.SIGKILL)
+        owner.wait()
+    for _ in range(
+        1000
+    ):  # the kernel's signal arrives at once; a loaded machine takes a moment to end
+        if not is_running(pid):
+            break
+        time.sleep(0.05)
+    assert not is_running(pid)

@@ -1,0 +1,211 @@
+"""The round loop: bit for bit the same after a kill, the same noise for the same seed, a fixed divisor."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from federated.config import FederatedConfig
+from federated.engines.local import LocalEngine
+from federated.training import FederatedTraining, train_federated
+from model.checkpoint import load_weights
+from tests.federated.tiny_devices import build_store, random_weights
+
+CONFIG = FederatedConfig(
+    engine="local",
+    rounds=5,
+    cohort=4,
+    min_separation=3,
+    batch_rows=2,
+    row_tokens=4,
+    max_batches=2,
+    local_learning_rate=0.5,
+    clip_norm=0.4,
+    noise_multiplier=0.4,
+    server_learning_rate=0.8,
+    server_momentum=0.9,
+)
+MESSAGES = [0, 1, 2, 3, 4, 5, 6, 7, 8, 2, 2, 0, 3, 5, 9]
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+@pytest.fixture(scope="module")
+def store():
+    return build_store(MESSAGES)
+
+
+@pytest.fixture(scope="module")
+def start(store, local_engine):
+    """Makes a fresh run on the devices, with some settings replaced."""
+
+    def make(seed: int = 11, weights_seed: int = 1, **settings) -> FederatedTraining:
+        config = CONFIG.model_copy(update=settings)
+        return FederatedTraining(random_weights(weights_seed), store, local_engine, config, seed)
+
+    return make
+
+
+def saved_arrays(training: FederatedTraining, path: Path) -> dict[str, np.ndarray]:
+    """Everything the run's checkpoint holds."""
+    training.save(path)
+    with np.load(path) as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(scope="module")
+def whole(start) -> FederatedTraining:
+    """An uninterrupted run."""
+    run = start()
+    for _ in range(CONFIG.rounds):
+        run.run_round()
+    return run
+
+
+@pytest.mark.parametrize("killed_in", [2, 4])
+def test_a_killed_run_goes_on_bit_for_bit(start, whole, tmp_path, killed_in) -> None:
+    """Weights, momentum, noise, selector, ledger and history; the killed round is run again."""
+
+    def die(training: FederatedTraining) -> None:
+        if training.round == killed_in:
+            raise Killed
+
+    checkpoint = tmp_path / "checkpoint.npz"
+    with pytest.raises(Killed):
+        train_federated(start(), CONFIG.rounds, checkpoint, die)
+    resumed, seen = start(), list[int]()
+    train_federated(resumed, CONFIG.rounds, checkpoint, lambda run: seen.append(run.round))
+    assert seen == list(range(killed_in, CONFIG.rounds + 1))
+
+    expected = saved_arrays(whole, tmp_path / "whole.npz")
+    actual = saved_arrays(resumed, tmp_path / "resumed.npz")
+    assert {name.rpartition("_")[0] for name in expected} >= {"weight", "momentum", "noise"}
+    assert expected.keys() == actual.keys()
+    for name, array in expected.items():
+        assert array.dtype == actual[name].dtype and np.array_equal(array, actual[name]), name
+    assert resumed.history == whole.history
+    assert resumed.ledger.to_json() == whole.ledger.to_json()
+    assert all(np.array_equal(a, b) for a, b in zip(whole.weights, resumed.weights, strict=True))
+
+
+def test_a_finished_run_is_not_run_again(start, tmp_path) -> None:
+    checkpoint, seen = tmp_path / "checkpoint.npz", list[int]()
+    first, again = start(), start()
+    train_federated(first, 2, checkpoint, lambda run: seen.append(run.round))
+    train_federated(again, 2, checkpoint, lambda run: seen.append(run.round))
+    assert seen == [1, 2]
+    assert all(
+        np.array_equal(a, b) for a, b in zip(first.weights, load_weights(checkpoint), strict=True)
+    )
+    assert all(np.array_equal(a, b) for a, b in zip(first.weights, again.weights, strict=True))
+
+
+@pytest.mark.parametrize(
+    "setting", [{"noise_multiplier": 0.5}, {"clip_norm": 0.3}, {"min_separation": 2}]
+)
+def test_another_promise_is_refused_and_nothing_is_restored(
+    start, whole, tmp_path, setting
+) -> None:
+    checkpoint = tmp_path / "checkpoint.npz"
+    whole.save(checkpoint)
+    other = start(**setting)
+    before = saved_arrays(other, tmp_path / "before.npz")
+    with pytest.raises(ValueError, match=r"checkpoint.npz: was written under Promise.*: remove it"):
+        other.restore(checkpoint)
+    after = saved_arrays(other, tmp_path / "after.npz")
+    assert all(np.array_equal(after[name], array) for name, array in before.items())
+
+
+def test_the_ledger_holds_the_promise_and_every_cohort(whole) -> None:
+    assert [len(record.reported) for record in whole.ledger.rounds] == [
+        CONFIG.cohort
+    ] * CONFIG.rounds
+    for i, early in enumerate(whole.ledger.rounds):
+        for late in whole.ledger.rounds[i + 1 : i + CONFIG.min_separation]:
+            assert not set(early.reported) & set(late.reported)
+    promise = whole.ledger.promise
+    assert (promise.noise_multiplier, promise.clip_norm, promise.min_separation) == (0.4, 0.4, 3)
+
+
+def noise_by_round(
+    run: FederatedTraining, engine: LocalEngine, store, rounds: int
+) -> list[list[np.ndarray]]:
+    """The noise in each round's sum: what the server did, less what the cohort's devices sent."""
+    noise = []
+    for _ in range(rounds):
+        before = [w.astype(np.float64) for w in run.weights]
+        run.run_round()
+        cohort = run.ledger.rounds[-1].reported
+        sums, _ = engine.run_round(
+            [w.astype(np.float32) for w in before],
+            [store.shard(cohort, CONFIG.batch_rows, CONFIG.max_batches)],
+        )
+        steps = [(w - b) * CONFIG.cohort for w, b in zip(run.weights, before, strict=True)]
+        noise.append([step - s for step, s in zip(steps, sums, strict=True)])
+    return noise
+
+
+def test_arms_share_cohorts_and_noise(start, local_engine, store) -> None:
+    """The two arms start from different weights and must differ in nothing else."""
+    plain = {"server_momentum": 0.0, "server_learning_rate": 1.0}
+    runs = [start(weights_seed=seed, **plain) for seed in (1, 2)]
+    noises = [noise_by_round(run, local_engine, store, 2) for run in runs]
+    assert runs[0].ledger.rounds == runs[1].ledger.rounds
+    for first, second in zip(*noises, strict=True):
+        assert max(np.abs(n).max() for n in first) > 0.3  # noise of 0.16 a value, a thousand values
+        for a, b in zip(first, second, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_another_seed_gives_other_cohorts_and_noise(start, local_engine, store) -> None:
+    plain = {"server_momentum": 0.0, "server_learning_rate": 1.0}
+    runs = [start(seed=seed, **plain) for seed in (1, 2)]
+    first, second = (noise_by_round(run, local_engine, store, 1)[0] for run in runs)
+    assert runs[0].ledger.rounds != runs[1].ledger.rounds
+    assert max(np.abs(a - b).max() for a, b in zip(first, second, strict=True)) > 0.3
+
+
+def test_the_mean_divides_by_the_cohort_of_the_config(local_engine) -> None:
+    """Three of the five devices have nothing to say, and the divisor is five all the same."""
+    store = build_store([0, 5, 0, 8, 0])
+    config = CONFIG.model_copy(
+        update={
+            "cohort": 5,
+            "min_separation": 1,
+            "noise_multiplier": 1e-9,
+            "server_learning_rate": 1.0,
+        }
+    )
+    weights = random_weights(1)
+    run = FederatedTraining(weights, store, local_engine, config, 3)
+    metrics = run.run_round()
+    sums, raw = local_engine.run_round(weights, [store.shard([1, 3], 2, 2)])
+    for before, after, update in zip(weights, run.weights, sums, strict=True):
+        np.testing.assert_allclose(after, before + update / 5, atol=1e-6)
+    assert metrics["devices"] == 5
+    assert metrics["pieces"] == raw[1]
+    assert metrics["loss"] == pytest.approx(raw[2] / raw[1])
+    assert metrics["clipped"] == pytest.approx(raw[3] / 5)
+
+
+def test_server_momentum_and_rate_follow_the_formula(start, local_engine, store) -> None:
+    """v <- 0.9 v + u, w <- w + 0.8 v, on the means u of a run whose noise is next to nothing."""
+    run = start(noise_multiplier=1e-9)
+    velocity = [np.zeros(w.shape) for w in run.weights]
+    for _ in range(3):
+        before = [w.copy() for w in run.weights]
+        run.run_round()
+        cohort = run.ledger.rounds[-1].reported
+        sums, _ = local_engine.run_round(before, [store.shard(cohort, 2, 2)])
+        velocity = [0.9 * v + s / CONFIG.cohort for v, s in zip(velocity, sums, strict=True)]
+        for weight, old, v in zip(run.weights, before, velocity, strict=True):
+            np.testing.assert_allclose(weight, old + 0.8 * v, atol=1e-6)
+
+
+def test_the_number_of_shards_changes_nothing(start, whole) -> None:
+    """Nine of them for four devices; floating-point sums differ in their last digits."""
+    run = start(shards=9)
+    for expected in whole.history[:3]:
+        assert run.run_round() == pytest.approx(expected, rel=1e-4)
