@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -196,6 +197,7 @@ def _start_worker(
     max_targets: int | None,
 ) -> None:
     global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C, and ends this process
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     _worker = open_keyboard(), vocabulary, max_targets
 

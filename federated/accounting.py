@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import NamedTuple
 
+_LEAST_NOISE = 1e-6  # beyond it, and its inverse, float64 no longer resolves epsilon
 # The grid of the launches of 2022 (tensorflow_privacy, tree_aggregation_accountant.py).
 _RDP_ORDERS = [1 + x / 10 for x in range(1, 100)] + list(range(12, 64))
 
@@ -233,10 +234,13 @@ def account_tree(
     rho = squared sensitivity / (2 noise_multiplier**2).
 
     Raises:
-        ValueError: noise_multiplier is not positive and finite, delta not in (0, 1), or another
-            argument not a positive integer.
+        ValueError: noise_multiplier is not in [1e-6, 1e6], delta not in (0, 1), or another argument not a
+            positive integer.
     """
-    _check_positive("noise_multiplier", noise_multiplier)
+    if not _LEAST_NOISE <= noise_multiplier <= 1 / _LEAST_NOISE:
+        raise ValueError(
+            f"noise_multiplier is {noise_multiplier!r}, must be in [{_LEAST_NOISE:g}, {1 / _LEAST_NOISE:g}]"
+        )
     _check_delta(delta)
     squared_sensitivity = tree_squared_sensitivity(rounds, min_separation, max_participations)
     rho = squared_sensitivity / (2 * noise_multiplier**2)

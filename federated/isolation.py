@@ -16,13 +16,13 @@ def isolate_network() -> bool:
     """Moves this process and its future children to a network that holds a loopback interface and nothing else.
 
     Linux only, no privileges needed where user namespaces are allowed. Call it before numpy or TensorFlow start their
-    threads: the kernel refuses a process that has more than one. Calling it again changes nothing.
+    threads: a process that has more than one stays where it is. Calling it again changes nothing.
 
     Returns:
         Whether nobody outside this process tree can now reach what it listens on.
     """
     global _isolated
-    if _isolated or not hasattr(os, "getuid"):
+    if _isolated or not Path("/proc/self/task").exists():
         return _isolated
     # The first step cannot be undone, and some kernels refuse only the later ones: let a child find out.
     child = os.fork()
@@ -39,6 +39,8 @@ def is_isolated() -> bool:
 
 
 def _enter_network() -> bool:
+    if len(os.listdir("/proc/self/task")) > 1:
+        return False  # only the calling thread would move
     user, group = os.getuid(), os.getgid()
     libc = ctypes.CDLL(None)
     # Root needs no user namespace, and in one it would lose its rights to other users' files.

