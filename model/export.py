@@ -7,24 +7,21 @@ import numpy as np
 import tensorflow as tf
 
 from model.network import cell
-from model.quantisation import QuantisedWeights, quantise_weights
+from model.quantisation import TwoPartMatrix, split_weights
 
 
-def export_tflite(weights: Sequence[np.ndarray], calibration: np.ndarray) -> bytes:
+def export_tflite(weights: Sequence[np.ndarray]) -> bytes:
     """TFLite file with signature `step(token, h, c) -> logits, h, c`, weights as dynamic-range int8.
 
     token is int32 [1], h float32 [1, P], c float32 [1, H], logits float32 [1, V].
-
-    Args:
-        weights: the network's flat list.
-        calibration: rows int32 [R, 2, T] of public text, for `model.quantisation`.
     """
-    quantised = quantise_weights(weights, calibration)
     width, units = weights[0].shape[1], weights[3].shape[0]
     module = tf.Module()
-    module.weights = {
-        name: tf.Variable(value, trainable=False) for name, value in vars(quantised).items()
-    }
+    module.matrices = [
+        {name: tf.Variable(value, trainable=False) for name, value in vars(matrix).items()}
+        for matrix in split_weights(weights)
+    ]
+    bias, output_bias = weights[2], weights[4]
 
     @tf.function(
         input_signature=[
@@ -34,8 +31,11 @@ def export_tflite(weights: Sequence[np.ndarray], calibration: np.ndarray) -> byt
         ]
     )
     def run_step(token, h, c):
-        logits, h, c = _step(QuantisedWeights(**module.weights), token, h, c)
-        return {"logits": logits, "h": h, "c": c}
+        embedding, kernel, projection = (TwoPartMatrix(**matrix) for matrix in module.matrices)
+        x = _look_up(embedding, token)
+        output, c = cell(_multiply(tf.concat([x, h], axis=1), kernel) + bias, c)
+        h = _multiply(output, projection)
+        return {"logits": _multiply(h, embedding) + output_bias, "h": h, "c": c}
 
     with tempfile.TemporaryDirectory() as folder:
         tf.saved_model.save(module, folder, signatures={"step": run_step})
@@ -44,38 +44,29 @@ def export_tflite(weights: Sequence[np.ndarray], calibration: np.ndarray) -> byt
         return converter.convert()
 
 
-def _step(weights: QuantisedWeights, token: tf.Tensor, h: tf.Tensor, c: tf.Tensor):
-    """`model.network.step` on scaled int8 matrices."""
-    fine_rows = weights.fine.shape[0] - 1
-    fine_token = tf.minimum(token, fine_rows)
-    x = _look_up(weights.embedding, weights.embedding_scale, token)
-    x += _look_up(weights.fine, weights.fine_scale, fine_token)
-    gates = _multiply(tf.concat([x, h], axis=1) * weights.input_scale, weights.kernel)
-    output, c = cell(gates * weights.kernel_scale + weights.bias, c)
-    h = _multiply(output, weights.projection) * weights.projection_scale
-    logits = _multiply(h, weights.embedding, transpose_b=True) * weights.embedding_scale
-    fine = _multiply(h, weights.fine, transpose_b=True) * weights.fine_scale
-    rest = weights.embedding.shape[0] - fine_rows
-    logits += tf.pad(fine[:, :fine_rows], [[0, 0], [0, rest]])
-    return logits + weights.output_bias, h, c
+def _look_up(matrix: TwoPartMatrix, row: tf.Tensor) -> tf.Tensor:
+    """One row [1, M] of the matrix; row is int32 [1]."""
+    fine_rows = matrix.fine.shape[0]
+    fine_row = tf.minimum(row, fine_rows - 1)
+    # Slices, not gathers: the converter would round a gathered vector to int8 as well.
+    coarse = tf.gather(matrix.coarse, row) * tf.slice(matrix.coarse_scale, row, [1])
+    fine = tf.gather(matrix.fine, fine_row) * tf.slice(matrix.fine_scale, fine_row, [1])
+    return coarse + fine * tf.cast(row < fine_rows, tf.float32)
 
 
-def _look_up(matrix: tf.Tensor, scale: tf.Tensor, token: tf.Tensor) -> tf.Tensor:
-    return tf.gather(matrix, token) * tf.gather(scale, token)[:, tf.newaxis]
-
-
-def _multiply(x: tf.Tensor, matrix: tf.Tensor, transpose_b: bool = False) -> tf.Tensor:
-    """x [1, M] times a matrix, precise although the kernel rounds its input to int8.
+def _multiply(x: tf.Tensor, matrix: TwoPartMatrix) -> tf.Tensor:
+    """x [1, M] times the transposed matrix [N, M], precise although TFLite's kernel rounds its input to int8.
 
     The kernel rounds each row of its input to 256 levels between its least and its largest value, zero among them. The
     same is done here first, and what is lost goes in as a second row, whose own rounding is 255 times finer.
     """
-    low, high = (
-        tf.minimum(tf.reduce_min(x, keepdims=True), 0.0),
-        tf.maximum(tf.reduce_max(x, keepdims=True), 0.0),
-    )
+    low = tf.minimum(tf.reduce_min(x, keepdims=True), 0.0)
+    high = tf.maximum(tf.reduce_max(x, keepdims=True), 0.0)
     scale = tf.maximum((high - low) / 255.0, 1e-12)
     zero = tf.round(-128.0 - low / scale)
     kept = (tf.clip_by_value(tf.round(zero + x / scale), -128.0, 127.0) - zero) * scale
-    both = tf.matmul(tf.concat([x, x - kept], axis=0), matrix, transpose_b=transpose_b)
-    return tf.reduce_sum(both, axis=0, keepdims=True)
+    rows = tf.concat([x, x - kept], axis=0)
+    coarse = tf.reduce_sum(tf.matmul(rows, matrix.coarse, transpose_b=True), axis=0, keepdims=True)
+    fine = tf.matmul(x, matrix.fine, transpose_b=True) * matrix.fine_scale
+    missing = matrix.coarse.shape[0] - matrix.fine.shape[0]
+    return coarse * matrix.coarse_scale + tf.pad(fine, [[0, 0], [0, missing]])

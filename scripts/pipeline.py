@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import gzip
-import itertools
 import json
 import logging
 import os
@@ -33,7 +32,6 @@ LICENCES = {
     "federated": "chitchat-dataset, MIT",
 }
 PIPELINE = "scripts/pipeline.py"
-CALIBRATION_MESSAGES = 500
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,18 +199,6 @@ class Run:
 
         return Tokenizer((self.out / "tokenizer" / "tokenizer.model").read_bytes())
 
-    @functools.cached_property
-    def _calibration(self) -> "np.ndarray":
-        """Public rows by which quantisation weighs its errors: a few messages of each synthetic source."""
-        from model.rows import encode_message, pack_rows
-
-        messages = [
-            encode_message(self._tokenizer, *message)
-            for path in sorted((self.out / "text").glob("synthetic.*.jsonl.gz"))
-            for message in itertools.islice(self._read_source(path), CALIBRATION_MESSAGES)
-        ]
-        return pack_rows(messages, self.config.pretraining.row_tokens)
-
     def _build_pretrained(self, arm: str, folder: Path) -> None:
         quieten_tensorflow()
         from model.checkpoint import save_weights
@@ -363,7 +349,7 @@ class Run:
         tokenizer = (self.out / "tokenizer" / "tokenizer.model").read_bytes()
         display = self.read_json("text/display.json")
         files = {
-            "model.tflite": export_tflite(weights, self._calibration),
+            "model.tflite": export_tflite(weights),
             "tokenizer.model": tokenizer,
             "truecase.tsv": "".join(
                 f"{lower}\t{form}\n" for lower, form in display.items()
