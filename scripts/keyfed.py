@@ -36,7 +36,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standar
 @app.command()
 def run(out: Out, preset: Preset = "quick", force: Force = False, as_json: AsJson = False) -> None:
     """Every stage: text, tokenizer, both arms, federated learning, export, evaluation, report."""
-    folder = _run_stage(out, preset, force, lambda run: run.report, everything=True)
+
+    def choose(run: Any) -> Any:
+        from scripts.results import report_stage
+
+        return report_stage(run)
+
+    folder = _run_stage(out, preset, force, choose, everything=True)
     for name in ("results.json", "report.html"):  # beside the stages, where people look
         content = (folder / name).read_bytes()
         if not (out / name).is_file() or (out / name).read_bytes() != content:

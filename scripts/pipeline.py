@@ -1,4 +1,4 @@
-"""The stages of a run and what each needs, from public text to the report."""
+"""The stages of a run and what each needs, from public text to scores."""
 
 import dataclasses
 import functools
@@ -138,14 +138,6 @@ class Run:
         needs = (self.population, self.exported(arm, step))
         return Stage(f"evaluated/{arm}-{step}", settings, rooms, needs, build)
 
-    @functools.cached_property
-    def report(self) -> Stage:
-        """results.json and report.html."""
-        needs = tuple(self.evaluated(arm, step) for arm in ARMS for step in STEPS)
-        settings = {"config": self.config.model_dump(mode="json")}
-        rooms = ("eval", "device_runtime", "scripts/results.py", PIPELINE)
-        return Stage("report", settings, rooms, needs, self._build_report)
-
     # What the stages do. Each fills `folder`, its own stage's, and reads the finished folders of others.
 
     def _build_population(self, folder: Path) -> None:
@@ -160,9 +152,10 @@ class Run:
         (folder / "counts.json").write_text(json.dumps(counts, indent=1), "utf-8")
 
     def _build_text(self, folder: Path) -> None:
-        from synthetic_text.arms import build_arms
+        from synthetic_text.arms import BUILD_STEPS, build_arms
 
-        texts = build_arms(self.config.text, self.config.seed)
+        with show_progress("text", BUILD_STEPS) as advance:
+            texts = build_arms(self.config.text, self.config.seed, advance)
         for arm in ARMS:
             for name, source in getattr(texts, arm).items():
                 with gzip.open(
@@ -184,14 +177,15 @@ class Run:
         from eval.targets import EvaluationVocabulary
         from model.tokenizer import train_tokenizer
 
-        texts = [
-            " ".join(words)
-            for path in sorted((self.out / "text").glob("*.jsonl.gz"))
-            for words, _ in self._read_source(path)
-        ]
-        (folder / "tokenizer.model").write_bytes(train_tokenizer(texts, self.config.tokenizer))
-        vocabulary = EvaluationVocabulary.build(texts, self.config.evaluation.vocabulary)
-        vocabulary.save(folder / "vocabulary.txt")
+        sources = sorted((self.out / "text").glob("*.jsonl.gz"))
+        with show_progress("tokenizer", 3) as advance:
+            texts = [" ".join(words) for path in sources for words, _ in self._read_source(path)]
+            advance(1, "pieces")
+            model = train_tokenizer(texts, self.config.tokenizer)
+            (folder / "tokenizer.model").write_bytes(model)
+            advance(2, "vocabulary")
+            vocabulary = EvaluationVocabulary.build(texts, self.config.evaluation.vocabulary)
+            vocabulary.save(folder / "vocabulary.txt")
 
     @functools.cached_property
     def _tokenizer(self) -> "Tokenizer":
@@ -425,15 +419,6 @@ class Run:
             folder / "scores.npz",
             **{field.name: getattr(scores, field.name) for field in dataclasses.fields(scores)},
         )
-
-    def _build_report(self, folder: Path) -> None:
-        from eval.report import write_report
-        from scripts.results import collect_results
-
-        results = collect_results(self)
-        text = json.dumps(results, indent=1, allow_nan=False) + "\n"
-        (folder / "results.json").write_text(text, "utf-8")
-        write_report(results, folder)
 
 
 def list_needed(stage: Stage) -> list[Stage]:

@@ -1,25 +1,26 @@
-"""The figures of a run, measured on its finished stages: what results.json holds."""
+"""The last stage of a run: its figures, measured on the finished stages, as results.json and report.html."""
 
 import dataclasses
 import datetime
+import functools
+import json
 import math
 import os
 import platform
 import shlex
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from device_runtime.keyboard import Keyboard
 from device_runtime.latency import measure_latency
 from eval.next_word import WordScores, top1_lift
-from scripts.pipeline import ARMS, STEPS, quieten_tensorflow
-from scripts.stages import stage_seconds
-
-if TYPE_CHECKING:
-    from scripts.pipeline import Run
+from eval.report import write_report
+from scripts.pipeline import ARMS, PIPELINE, STEPS, Run, quieten_tensorflow
+from scripts.progress import Advance, show_progress
+from scripts.stages import Stage, stage_seconds
 
 # Beginnings of messages for the report's examples; our own.
 EXAMPLES = (
@@ -42,8 +43,31 @@ PACKAGES = (
 )
 
 
-def collect_results(run: "Run") -> dict[str, Any]:
+def report_stage(run: Run) -> Stage:
+    """results.json and report.html, from every arm before and after federated learning."""
+    needs = tuple(run.evaluated(arm, step) for arm in ARMS for step in STEPS)
+    settings = {"config": run.config.model_dump(mode="json")}
+    rooms = ("eval", "device_runtime", "scripts/results.py", PIPELINE)
+    return Stage("report", settings, rooms, needs, functools.partial(_build_report, run))
+
+
+def _build_report(run: Run, folder: Path) -> None:
+    with show_progress("report", 4) as advance:
+        results = _collect_results(run, advance)
+    text = json.dumps(results, indent=1, allow_nan=False) + "\n"
+    (folder / "results.json").write_text(text, "utf-8")
+    write_report(results, folder)
+
+
+def _collect_results(run: Run, advance: Advance) -> dict[str, Any]:
     """Everything in results.json (DESIGN, "Contracts"), as strict JSON values."""
+    advance(0, "latency")
+    device = _measure_device(run)
+    advance(1, "parity")
+    parity = _measure_parity(run)
+    advance(2, "examples")
+    examples = _suggest_examples(run)
+    advance(3, "intervals")
     seed = run.config.seed
     scores = {(arm, step): _load_scores(run, arm, step) for arm in ARMS for step in STEPS}
     counts = run.read_json("text/counts.json")
@@ -69,9 +93,9 @@ def collect_results(run: "Run") -> dict[str, Any]:
         },
         "curve": {arm: run.read_json(f"federated/{arm}/curve.json") for arm in ARMS},
         "privacy": run.privacy("synthetic"),
-        "device": _measure_device(run),
-        "parity": _measure_parity(run),
-        "examples": _suggest_examples(run),
+        "device": device,
+        "parity": parity,
+        "examples": examples,
         "data": counts,
         "evaluation": {
             "users": len(asked),
@@ -96,12 +120,12 @@ def collect_results(run: "Run") -> dict[str, Any]:
     return _null_infinities(results)
 
 
-def _load_scores(run: "Run", arm: str, step: str) -> WordScores:
+def _load_scores(run: Run, arm: str, step: str) -> WordScores:
     with np.load(run.out / run.evaluated(arm, step).name / "scores.npz") as arrays:
         return WordScores(**arrays)
 
 
-def _bundle(run: "Run", arm: str) -> Path:
+def _bundle(run: Run, arm: str) -> Path:
     return run.out / run.exported(arm, "federated").name / "bundle"
 
 
@@ -110,7 +134,7 @@ def _lift(baseline: WordScores, scores: WordScores, seed: int) -> dict[str, floa
     return {"relative": interval.value, "low": interval.low, "high": interval.high}
 
 
-def _measure_device(run: "Run") -> dict[str, float]:
+def _measure_device(run: Run) -> dict[str, float]:
     latency = measure_latency(_bundle(run, "synthetic"))
     return {
         "bytes": latency.bundle_bytes,
@@ -123,7 +147,7 @@ def _measure_device(run: "Run") -> dict[str, float]:
     }
 
 
-def _suggest_examples(run: "Run") -> list[dict[str, Any]]:
+def _suggest_examples(run: Run) -> list[dict[str, Any]]:
     keyboards = {arm: Keyboard.open(_bundle(run, arm)) for arm in ARMS}
     examples = []
     for context in EXAMPLES:
@@ -136,7 +160,7 @@ def _suggest_examples(run: "Run") -> list[dict[str, Any]]:
     return examples
 
 
-def _measure_parity(run: "Run") -> dict[str, Any]:
+def _measure_parity(run: Run) -> dict[str, Any]:
     quieten_tensorflow()
     from eval.parity import measure_parity
     from model.checkpoint import load_weights

@@ -3,7 +3,7 @@
 import dataclasses
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -77,32 +77,47 @@ def count_words(tokens: Sequence[str]) -> int:
     return sum(map(is_word, tokens))
 
 
-def build_arms(config: TextConfig, seed: int) -> ArmTexts:
+BUILD_STEPS = 5
+
+
+def build_arms(
+    config: TextConfig, seed: int, on_step: Callable[[int, str], object] = lambda *_: None
+) -> ArmTexts:
     """Texts of both arms from public sources and the committed LLM chats. Reads nothing private.
 
     The register model of the LLM chats against a general model of as many web words picks the web sentences that sound
     most like a chat (Moore & Lewis 2010); rules convert them; a simulated typist types everything of this arm.
 
+    Args:
+        config: what to read, and how much.
+        seed: of samples, conversion and typing.
+        on_step: told, before each of BUILD_STEPS steps, how many are done and what comes.
+
     Raises:
         ValueError: a source is missing or malformed.
     """
+    on_step(0, "web text")
     rng = np.random.default_rng([seed, 0])
     corpus = load_web_text() if config.web is None else load_corpus(config.web)
     shuffled = [corpus.sentences[i] for i in rng.permutation(len(corpus.sentences))]
     web = _take_words(shuffled, config.words)
 
+    on_step(1, "register")
     chats = [message.text for message in load_llm_chats()]
     register = RegisterModel.fit(chats)
     general_words = sum(count_words(split_words(text)) for text in chats)
     general_text = [" ".join(words) for words in _take_words(shuffled[::-1], general_words)]
     general = RegisterModel.fit(general_text, vocabulary=register.vocabulary)
     selected = select_by_register(corpus.sentences, register, general, config.register_words)
+    on_step(2, "conversion")
     converted, repeated = drop_duplicates(convert_all(selected, seed))
 
+    on_step(3, "typing")
     sources = {
         "web_converted": _type_source(converted, True, config, seed),
         "llm_chats": _type_source(chats, False, config, seed + 1),
     }
+    on_step(4, "counts")
     web_source = Source(web, web, human=True)
     return ArmTexts(
         {"web": web_source},
