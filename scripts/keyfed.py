@@ -225,9 +225,13 @@ def generate(
     """Have an LLM write phone chats, and build the corpus of those that pass the filters."""
     from scripts.progress import show_progress
     from synthetic_text.generation import generate as generate_chats
+    from synthetic_text.llm import EndpointError
 
-    with show_progress("generate", words) as advance:
-        generate_chats(out, words, seed, endpoint, lambda done: advance(min(done, words), ""))
+    try:
+        with show_progress("generate", words) as advance:
+            generate_chats(out, words, seed, endpoint, lambda done: advance(min(done, words), ""))
+    except EndpointError as error:
+        raise ValueError(str(error)) from error
     print(out)
 
 

