@@ -70,7 +70,13 @@ def stop_keyfed_at(line: str, number: signal.Signals, *arguments: str | Path) ->
     with (
         _no_process_left() as environment,
         subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=-3, stderr=-1, text=True
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=-3,
+            stderr=-1,
+            text=True,
+            preexec_fn=_listen_to_ctrl_c,
         ) as process,
     ):
         assert process.stderr is not None
@@ -81,6 +87,11 @@ def stop_keyfed_at(line: str, number: signal.Signals, *arguments: str | Path) ->
                 process.send_signal(number)
         code = process.wait()
     return code, "".join(said)
+
+
+def _listen_to_ctrl_c() -> None:
+    """As on a terminal: a shell's background jobs, these tests among them, are born with SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @contextlib.contextmanager
