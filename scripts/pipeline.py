@@ -110,7 +110,14 @@ class Run:
             include={"curve_users", "curve_max_targets"}
         )
         build = functools.partial(self._build_federated, arm)
-        rooms = ("federated", "model/export.py", "model/quantisation.py", PIPELINE)
+        rooms = (
+            "federated",
+            "model/export.py",
+            "model/quantisation.py",
+            "device_runtime",  # with the next, measures the curve
+            "eval/next_word.py",
+            PIPELINE,
+        )
         needs = (self.population, self.pretrained(arm))
         return Stage(f"federated/{arm}", settings, rooms, needs, build)
 
