@@ -7,7 +7,7 @@ which are b - 1.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import NamedTuple
@@ -51,6 +51,21 @@ class ProjectedGuarantee:
     simulated_cohort: int
     production_cohort: int
     production_population: int
+
+
+@dataclass(frozen=True)
+class ComposedGuarantee:
+    """What one device can lose by several releases together, each of which may look at those before it.
+
+    Every part is a Gaussian mechanism, so rho adds up and the total is one too (Dong, Roth & Su 2019,
+    corollary 3.3): epsilon is exact. A device is taken to be in every part at its worst.
+    """
+
+    parts: tuple[PrivacyGuarantee, ...]
+    rho: float
+    epsilon: float
+    epsilon_rdp: float
+    delta: float
 
 
 class _Corner(NamedTuple):
@@ -237,15 +252,64 @@ def account_tree(
         ValueError: noise_multiplier is not in [1e-6, 1e6], delta not in (0, 1), or another argument not a
             positive integer.
     """
+    squared_sensitivity = tree_squared_sensitivity(rounds, min_separation, max_participations)
+    return _account(
+        "tree",
+        squared_sensitivity,
+        noise_multiplier,
+        rounds,
+        min_separation,
+        max_participations,
+        delta,
+    )
+
+
+def account_gaussian(
+    noise_multiplier: float,
+    rounds: int,
+    min_separation: int,
+    max_participations: int,
+    delta: float,
+) -> PrivacyGuarantee:
+    """Guarantee of `rounds` sums that are released one by one, each with noise of its own.
+
+    Each participation costs 1 squared clip norm, and min(k, ceil(rounds / b)) of them fit in.
+
+    Raises:
+        ValueError: as `account_tree`.
+    """
+    _check_positive_integer("rounds", rounds)
+    _check_positive_integer("min_separation", min_separation)
+    _check_positive_integer("max_participations", max_participations)
+    participations = min(int(max_participations), -(-int(rounds) // int(min_separation)))
+    return _account(
+        "gaussian",
+        participations,
+        noise_multiplier,
+        rounds,
+        min_separation,
+        max_participations,
+        delta,
+    )
+
+
+def _account(
+    mechanism: str,
+    squared_sensitivity: int,
+    noise_multiplier: float,
+    rounds: int,
+    min_separation: int,
+    max_participations: int,
+    delta: float,
+) -> PrivacyGuarantee:
     if not _LEAST_NOISE <= noise_multiplier <= 1 / _LEAST_NOISE:
         raise ValueError(
             f"noise_multiplier is {noise_multiplier!r}, must be in [{_LEAST_NOISE:g}, {1 / _LEAST_NOISE:g}]"
         )
     _check_delta(delta)
-    squared_sensitivity = tree_squared_sensitivity(rounds, min_separation, max_participations)
     rho = squared_sensitivity / (2 * noise_multiplier**2)
     return PrivacyGuarantee(
-        mechanism="tree",
+        mechanism=mechanism,
         rho=rho,
         epsilon=epsilon_from_rho(rho, delta),
         epsilon_rdp=epsilon_grid_rdp(rho, delta),
@@ -258,7 +322,25 @@ def account_tree(
     )
 
 
-_ACCOUNTANTS: dict[str, Callable[..., PrivacyGuarantee]] = {"tree": account_tree}
+def compose(parts: Sequence[PrivacyGuarantee]) -> ComposedGuarantee:
+    """Guarantee of all parts together.
+
+    Raises:
+        ValueError: there is no part, or they differ in delta.
+    """
+    deltas = {part.delta for part in parts}
+    if len(deltas) != 1:
+        raise ValueError(f"guarantees to compose have the deltas {sorted(deltas)}, give one")
+    delta = deltas.pop()
+    rho = math.fsum(part.rho for part in parts)
+    epsilons = epsilon_from_rho(rho, delta), epsilon_grid_rdp(rho, delta)
+    return ComposedGuarantee(tuple(parts), rho, *epsilons, delta)
+
+
+_ACCOUNTANTS: dict[str, Callable[..., PrivacyGuarantee]] = {
+    "tree": account_tree,
+    "gaussian": account_gaussian,
+}
 
 
 def account(

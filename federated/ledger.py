@@ -6,7 +6,13 @@ from dataclasses import asdict, dataclass
 from operator import index
 from typing import Any
 
-from federated.accounting import PrivacyGuarantee, account, check_mechanism
+from federated.accounting import (
+    ComposedGuarantee,
+    PrivacyGuarantee,
+    account,
+    check_mechanism,
+    compose,
+)
 
 _SCHEMA = "keyfed-ledger/1"
 
@@ -55,11 +61,18 @@ class Ledger:
 
     A device that was selected and did not report added nothing to any sum: only reports are
     charged.
+
+    Attributes:
+        promise: holds for every round.
+        rounds: what was recorded.
+        earlier: ledgers of the releases that this run was built on, such as the histogram its text
+            was chosen by. They concern the same devices, so `total` charges for them too.
     """
 
     def __init__(self, promise: Promise) -> None:
         self.promise = promise
         self.rounds: list[RoundRecord] = []
+        self.earlier: tuple[Ledger, ...] = ()
         self._last_round: dict[int, int] = {}
         self._participations: dict[int, int] = {}
 
@@ -109,6 +122,8 @@ class Ledger:
     def guarantee(self, delta: float) -> PrivacyGuarantee:
         """Guarantee of the rounds recorded so far: promised separation, measured participations.
 
+        Without the earlier ledgers; what a device loses in all is `total`.
+
         Raises:
             ValueError: no round is recorded, or delta is not in (0, 1).
         """
@@ -121,10 +136,26 @@ class Ledger:
             delta,
         )
 
+    def total(self, delta: float) -> ComposedGuarantee:
+        """Guarantee of the rounds here and in all earlier ledgers together, one part each, earliest first.
+
+        Raises:
+            ValueError: as `guarantee`.
+        """
+        earlier = [part for ledger in self.earlier for part in ledger.total(delta).parts]
+        return compose([*earlier, self.guarantee(delta)])
+
     def to_json(self) -> str:
         """The whole ledger as one JSON object; device ids are all it says about anybody."""
-        rounds = [asdict(record) for record in self.rounds]
-        return json.dumps({"schema": _SCHEMA, "promise": asdict(self.promise), "rounds": rounds})
+        return json.dumps(self._document())
+
+    def _document(self) -> dict[str, Any]:
+        return {
+            "schema": _SCHEMA,
+            "promise": asdict(self.promise),
+            "rounds": [asdict(record) for record in self.rounds],
+            "earlier": [ledger._document() for ledger in self.earlier],
+        }
 
     @classmethod
     def from_json(cls, text: str) -> "Ledger":
@@ -135,17 +166,21 @@ class Ledger:
             LedgerError: a round breaks the ledger's own promise.
         """
         try:
-            document: dict[str, Any] = json.loads(text)
-            schema = document["schema"]
-            if schema != _SCHEMA:
-                raise ValueError(f"ledger: schema is {schema!r}, must be {_SCHEMA!r}")
-            ledger = cls(Promise(**document["promise"]))
-            for round_index, record in enumerate(document["rounds"]):
-                ledger.record(round_index, record["selected"], record["reported"])
+            return cls._from_document(json.loads(text))
         except json.JSONDecodeError as error:
             raise ValueError(f"ledger: not JSON, {error.msg} in line {error.lineno}") from error
         except KeyError as error:
             raise ValueError(f"ledger: {error} is missing") from error
         except TypeError as error:
             raise ValueError(f"ledger: a field has the wrong type or name, {error}") from error
+
+    @classmethod
+    def _from_document(cls, document: dict[str, Any]) -> "Ledger":
+        schema = document["schema"]
+        if schema != _SCHEMA:
+            raise ValueError(f"ledger: schema is {schema!r}, must be {_SCHEMA!r}")
+        ledger = cls(Promise(**document["promise"]))
+        for round_index, record in enumerate(document["rounds"]):
+            ledger.record(round_index, record["selected"], record["reported"])
+        ledger.earlier = tuple(cls._from_document(earlier) for earlier in document["earlier"])
         return ledger

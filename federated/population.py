@@ -130,18 +130,19 @@ def _read_records(path: Path) -> Iterator[tuple[int, dict]]:
 
 def split_population(
     messages: Iterable[Message],
-    seed: int,
+    rotation: int = 0,
     max_messages: int = 500,
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
 ) -> tuple[dict[str, UserMessages], dict[str, int]]:
     """Messages by side and user, masked and capped, with the counts of everything left out.
 
-    A user's side follows from a hash of seed and user, so it does not change when other users come or go. Both sides of
+    A user's side follows from a hash of the user, so it does not change when other users come or go. Both sides of
     a conversation quote each other: where its users fall on different sides, the side further from the test loses it.
 
     Args:
         messages: in any order.
-        seed: picks the split.
+        rotation: which users are tested. Each step moves the test on by its share of the users, so that rotations 0
+            to 1 / share - 1 test everybody once.
         max_messages: cap of messages a user, the earliest kept.
         fractions: shares of users in train, validation and test; they sum to 1.
 
@@ -163,9 +164,10 @@ def split_population(
         user = message.user
         if user not in places:
             digest = hashlib.blake2b(
-                f"{seed}:{user}".encode("utf-8", "surrogatepass"), digest_size=8
+                f"1:{user}".encode("utf-8", "surrogatepass"), digest_size=8
             ).digest()
-            places[user] = int.from_bytes(digest, "big") / 2**64
+            place = int.from_bytes(digest, "big") / 2**64
+            places[user] = (place + rotation * fractions[2]) % 1
         by_user[user].append(message)
         if message.conversation:
             side = int(np.searchsorted(bounds, places[user], "right"))

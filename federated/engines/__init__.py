@@ -1,6 +1,7 @@
 """Where shards run: `local` in this process (the reference), `tff` through TensorFlow Federated.
 
-An engine maps `train_shard` over shards and sums; it neither clips, nor adds noise, nor keeps state of the training.
+An engine maps `train_shard` or `sum_histograms` over shards and sums; it neither clips, nor adds noise, nor keeps state
+of the training.
 """
 
 from collections.abc import Sequence
@@ -22,6 +23,15 @@ class Engine(Protocol):
         Args:
             weights: the server's weights.
             shards: (batches int32 [D, S, B, 2, T], steps int32 [D]) each; D may differ between shards.
+        """
+
+    def sum_histograms(self, shards: Sequence[Shard], buckets: int, clip_norm: float) -> np.ndarray:
+        """Sum of the clipped histograms over all shards' devices, float64 [buckets].
+
+        Args:
+            shards: (features int32 [n], offsets int32 [D + 1]) each, as `histogram.sum_histograms` reads them.
+            buckets: number of features.
+            clip_norm: L2 bound of a device's histogram.
         """
 
     def close(self) -> None:

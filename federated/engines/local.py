@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from federated.engines import Shard
+from federated.histogram import sum_histograms
 from federated.local_training import METRICS, LocalTraining, train_shard
 
 
@@ -17,6 +18,7 @@ class LocalEngine:
             lambda weights, batches, steps: train_shard(weights, batches, steps, training),
             reduce_retracing=True,
         )
+        self._sum_histograms = tf.function(sum_histograms, reduce_retracing=True)
 
     def run_round(
         self, weights: Sequence[np.ndarray], shards: Sequence[Shard]
@@ -28,6 +30,13 @@ class LocalEngine:
             sums = [total + part.numpy() for total, part in zip(sums, shard_sums, strict=True)]
             metrics += shard_metrics.numpy()
         return sums, metrics
+
+    def sum_histograms(self, shards: Sequence[Shard], buckets: int, clip_norm: float) -> np.ndarray:
+        parts = [
+            self._sum_histograms(features, offsets, buckets, clip_norm)
+            for features, offsets in shards
+        ]
+        return np.sum([part.numpy() for part in parts], axis=0)
 
     def close(self) -> None:
         pass

@@ -21,6 +21,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from federated.engines import Shard
+from federated.histogram import sum_histograms
 from federated.isolation import is_isolated
 from federated.local_training import LocalTraining, train_shard
 
@@ -105,6 +106,11 @@ class TffEngine:
             sums, metrics = self._round(list(weights), [tuple(shard) for shard in shards])
         return [np.asarray(s) for s in sums], np.asarray(metrics)
 
+    def sum_histograms(self, shards: Sequence[Shard], buckets: int, clip_norm: float) -> np.ndarray:
+        compute = build_histogram_sum(buckets, clip_norm)
+        with tff.framework.get_context_stack().install(self._context):
+            return np.asarray(compute([tuple(shard) for shard in shards]))
+
     def close(self) -> None:
         self._channel.close()
         self._worker.kill()
@@ -139,3 +145,18 @@ def build_round(
         return tff.federated_sum(sums), tff.federated_sum(metrics)
 
     return run_round
+
+
+def build_histogram_sum(buckets: int, clip_norm: float):
+    """Federated computation {(features, offsets)}@CLIENTS -> sum of clipped histograms float64 [buckets]@SERVER."""
+    shard_type = tff.to_type((tff.TensorType(np.int32, [None]), tff.TensorType(np.int32, [None])))
+
+    @tff.tensorflow.computation(shard_type)
+    def sum_shard(shard):
+        return sum_histograms(shard[0], shard[1], buckets, clip_norm)
+
+    @tff.federated_computation(tff.FederatedType(shard_type, tff.CLIENTS))
+    def sum_all(shards):
+        return tff.federated_sum(tff.federated_map(sum_shard, shards))
+
+    return sum_all

@@ -1,5 +1,6 @@
 """The accountant against published launches, brute force, TensorFlow Privacy and dp-accounting."""
 
+import dataclasses
 import importlib.util
 import itertools
 import json
@@ -16,7 +17,9 @@ from hypothesis import strategies as st
 
 from federated.accounting import (
     account,
+    account_gaussian,
     account_tree,
+    compose,
     epsilon_from_rho,
     epsilon_grid_rdp,
     noise_multiplier_for,
@@ -129,6 +132,67 @@ def test_published_figures_of_the_2022_launch() -> None:
     guarantee = account("tree", 7.0, 2000, 314, 6, 1e-10)
     figures = (guarantee.rho, guarantee.epsilon_rdp, guarantee.epsilon)
     assert tuple(round(figure, 2) for figure in figures) == (0.81, 8.90, 8.53)
+
+
+@pytest.mark.parametrize("rounds", range(1, 10))
+def test_separate_gaussians_cost_the_most_participations_that_fit(rounds: int) -> None:
+    for b, k in itertools.product(range(1, rounds + 2), range(1, rounds + 1)):
+        most = max(
+            size
+            for size in range(1, k + 1)
+            for pattern in itertools.combinations(range(rounds), size)
+            if all(j - i >= b for i, j in itertools.pairwise(pattern))
+        )
+        guarantee = account_gaussian(2.0, rounds, b, k, 1e-6)
+        assert guarantee.squared_sensitivity == most
+        assert guarantee.rho == pytest.approx(most / 8)
+
+
+def test_one_gaussian_is_a_tree_of_one_round() -> None:
+    single, tree = (f(3.0, 1, 1, 1, 1e-6) for f in (account_gaussian, account_tree))
+    assert dataclasses.replace(single, mechanism="tree") == tree
+
+
+@pytest.mark.parametrize("case", INVERSES, ids=str)
+def test_the_noise_for_a_target_epsilon_meets_it(case) -> None:
+    (epsilon, delta), (_, noise_multiplier) = case
+    found = account_gaussian(noise_multiplier_for(epsilon, delta, 1), 1, 1, 1, delta)
+    assert found.noise_multiplier == pytest.approx(noise_multiplier, rel=1e-6)
+    assert found.epsilon == pytest.approx(epsilon, rel=1e-6)
+
+
+@given(st.floats(0.8, 20), st.floats(0.8, 20))
+@settings(deadline=None, max_examples=20)
+def test_composition_equals_composed_privacy_losses(first: float, second: float) -> None:
+    """Against dp-accounting's numerical convolution, an upper bound on a grid of 1e-3."""
+    losses = [
+        dp_accounting.pld.privacy_loss_distribution.from_gaussian_mechanism(
+            z, value_discretization_interval=1e-3
+        )
+        for z in (first, second)
+    ]
+    expected = losses[0].compose(losses[1]).get_epsilon_for_delta(1e-5)
+    parts = [account_gaussian(z, 1, 1, 1, 1e-5) for z in (first, second)]
+    composed = compose(parts)
+    assert composed.rho == pytest.approx(1 / (2 * first**2) + 1 / (2 * second**2))
+    assert expected - 5e-3 <= composed.epsilon <= expected + 1e-6
+    assert composed.epsilon <= composed.epsilon_rdp
+    assert composed.parts == tuple(parts)
+
+
+def test_only_guarantees_of_one_delta_compose() -> None:
+    parts = [account_gaussian(2.0, 1, 1, 1, delta) for delta in (1e-5, 1e-6)]
+    with pytest.raises(ValueError, match=r"have the deltas \[1e-06, 1e-05\], give one"):
+        compose(parts)
+    with pytest.raises(ValueError, match=r"have the deltas \[\], give one"):
+        compose([])
+    part = account_tree(7.0, 2000, 314, 6, 1e-10)
+    alone = compose([part])
+    assert (alone.rho, alone.epsilon, alone.epsilon_rdp) == (
+        part.rho,
+        part.epsilon,
+        part.epsilon_rdp,
+    )
 
 
 @pytest.mark.parametrize(("case", "expected"), CONVERSIONS, ids=str)

@@ -126,6 +126,26 @@ class EngineContract:
         again, _ = self.run(engine, weights, store, [[3, 4], [5]])
         assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
 
+    def test_histograms_are_clipped_and_summed_like_a_plain_loop(self, engine) -> None:
+        random = np.random.default_rng(8)
+        devices = [random.integers(0, 9, size) for size in (0, 1, 3, 200, 0, 40, 7, 2)]
+        counts = np.array([np.bincount(device, minlength=9) for device in devices], float)
+        norms = np.linalg.norm(counts, axis=1)
+        clip_norm = 5.0
+        assert (norms > clip_norm).sum() == 2  # else clipping would not be tested
+        expected = (counts * np.minimum(1, clip_norm / np.maximum(norms, 1e-9))[:, None]).sum(0)
+        for deal in ([range(8)], [[0], [3, 4], [7, 1, 2], [6, 5]]):
+            shards = [
+                (
+                    np.concatenate([devices[i] for i in part]).astype(np.int32),
+                    np.cumsum([0, *(len(devices[i]) for i in part)]).astype(np.int32),
+                )
+                for part in deal
+            ]
+            total = engine.sum_histograms(shards, 9, clip_norm)
+            assert total.dtype == np.float64
+            np.testing.assert_allclose(total, expected, rtol=1e-12)
+
 
 class TestLocalEngine(EngineContract):
     @pytest.fixture

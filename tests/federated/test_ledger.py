@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from federated.accounting import account_tree
+from federated.accounting import account_tree, epsilon_from_rho
 from federated.cohort import CohortSelector
 from federated.ledger import Ledger, LedgerError, Promise
 
@@ -116,6 +116,47 @@ def test_resumed_ledger_remembers_who_took_part() -> None:
 def test_no_guarantee_without_a_round() -> None:
     with pytest.raises(ValueError, match="rounds is 0"):
         Ledger(PROMISE).guarantee(1e-6)
+
+
+def release_once(devices: int) -> Ledger:
+    ledger = Ledger(Promise("gaussian", 2.0, 1.0, min_separation=1, max_participations=1))
+    ledger.record(0, range(devices), range(devices))
+    return ledger
+
+
+def test_the_total_adds_the_earlier_releases() -> None:
+    earliest, earlier, ledger = release_once(5), release_once(9), Ledger(PROMISE)
+    ledger.record(0, [1], [1])
+    earlier.earlier = (earliest,)
+    ledger.earlier = (earlier,)
+    total = ledger.total(1e-6)
+    assert [part.mechanism for part in total.parts] == ["gaussian", "gaussian", "tree"]
+    assert total.parts[-1] == ledger.guarantee(1e-6) == account_tree(7.0, 1, 3, 1, 1e-6)
+    assert total.rho == pytest.approx(1 / 8 + 1 / 8 + 1 / 98)
+    assert total.epsilon == pytest.approx(epsilon_from_rho(1 / 4 + 1 / 98, 1e-6))
+
+
+def test_a_total_without_earlier_releases_is_the_guarantee() -> None:
+    ledger = release_once(3)
+    assert ledger.total(1e-6).parts == (ledger.guarantee(1e-6),)
+    assert ledger.total(1e-6).epsilon == ledger.guarantee(1e-6).epsilon
+
+
+def test_earlier_releases_are_part_of_the_file_and_checked() -> None:
+    ledger = Ledger(PROMISE)
+    ledger.record(0, [1], [1])
+    ledger.earlier = (release_once(4),)
+    read = Ledger.from_json(ledger.to_json())
+    assert read.to_json() == ledger.to_json()
+    assert read.total(1e-6) == ledger.total(1e-6)
+
+    forged = json.loads(ledger.to_json())
+    forged["earlier"][0]["rounds"] *= 2
+    with pytest.raises(LedgerError, match="device 0 has reported 1 times"):
+        Ledger.from_json(json.dumps(forged))
+    del forged["earlier"]
+    with pytest.raises(ValueError, match="'earlier' is missing"):
+        Ledger.from_json(json.dumps(forged))
 
 
 def test_a_forged_ledger_is_refused() -> None:

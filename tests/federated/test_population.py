@@ -65,13 +65,13 @@ def is_kept(text: str) -> bool:
 
 @given(populations(), st.integers(0, 100), st.integers(1, 4))
 @settings(deadline=None, max_examples=60)
-def test_split_equals_the_rules_applied_one_by_one(messages, seed, cap) -> None:
+def test_split_equals_the_rules_applied_one_by_one(messages, rotation, cap) -> None:
     """User by user, message by message, conversation by conversation, from the rules as they are written."""
     everybody = fill_sides() + [Message(m.user, "", "", "hello") for m in messages]
-    alone, _ = split_population(everybody, seed, 10_000, FRACTIONS)
+    alone, _ = split_population(everybody, rotation, 10_000, FRACTIONS)
     side_of = {user: SIDES.index(side) for side, users in alone.items() for user in users}
 
-    split, counts = split_population(messages, seed, cap, FRACTIONS)
+    split, counts = split_population(messages, rotation, cap, FRACTIONS)
     reasons: collections.Counter[str] = collections.Counter()
     for user, side in side_of.items():
         expected: list[str] = []
@@ -98,8 +98,8 @@ def test_split_equals_the_rules_applied_one_by_one(messages, seed, cap) -> None:
 
 @given(populations(), st.integers(0, 100), st.integers(1, 4))
 @settings(deadline=None, max_examples=60)
-def test_every_message_is_kept_or_counted(messages, seed, cap) -> None:
-    split, counts = split_population(messages, seed, cap, FRACTIONS)
+def test_every_message_is_kept_or_counted(messages, rotation, cap) -> None:
+    split, counts = split_population(messages, rotation, cap, FRACTIONS)
     kept = sum(len(texts) for users in split.values() for texts in users.values())
     assert counts["messages"] == len(messages)
     assert counts["messages"] == kept + sum(counts.get(name, 0) for name in LOST)
@@ -114,19 +114,30 @@ def test_every_message_is_kept_or_counted(messages, seed, cap) -> None:
 
 def test_the_side_of_a_user_depends_on_nobody_else() -> None:
     users = [Message(f"user {i}", "", "", "hi") for i in range(1000)]
-    everybody, _ = split_population(users, seed=5, fractions=FRACTIONS)
-    some, _ = split_population(users[::-3], seed=5, fractions=FRACTIONS)
+    everybody, _ = split_population(users, rotation=5, fractions=FRACTIONS)
+    some, _ = split_population(users[::-3], rotation=5, fractions=FRACTIONS)
     for side in SIDES:
         assert set(some[side]) == {m.user for m in users[::-3]} & set(everybody[side])
     shares = [len(everybody[side]) / 1000 for side in SIDES]
     assert shares == pytest.approx(FRACTIONS, abs=0.08)  # 5 sigma
-    other, _ = split_population(users, seed=6, fractions=FRACTIONS)
+    other, _ = split_population(users, rotation=6, fractions=FRACTIONS)
     assert set(other["test"]) != set(everybody["test"])
+
+
+def test_rotations_test_everybody_once() -> None:
+    users = [Message(f"user {i}", "", "", "hi") for i in range(1000)]
+    fractions = (0.65, 0.1, 0.25)
+    tested = [
+        set(split_population(users, rotation, 5, fractions)[0]["test"]) for rotation in range(4)
+    ]
+    assert sum(map(len, tested)) == len(set.union(*tested)) == 1000
+    again, _ = split_population(users, 4, 5, fractions)
+    assert set(again["test"]) == tested[0]
 
 
 def test_the_earliest_messages_stay_under_the_cap() -> None:
     messages = fill_sides() + [Message("anna", "", f"2018-0{m}", f"{m}") for m in (5, 2, 9, 1)]
-    split, counts = split_population(messages, seed=0, max_messages=2, fractions=FRACTIONS)
+    split, counts = split_population(messages, rotation=0, max_messages=2, fractions=FRACTIONS)
     kept = next(users["anna"] for users in split.values() if "anna" in users)
     assert kept == ["1", "2"] and counts["over_cap"] == 2
 
@@ -134,7 +145,7 @@ def test_the_earliest_messages_stay_under_the_cap() -> None:
 def test_the_chat_corpus_is_split_without_a_message_missing() -> None:
     """All 258,112 messages, and 33 empty ones; no conversation has users of two sides left, checked on the raw data."""
     messages = list(read_chat_messages())
-    split, counts = split_population(messages, seed=1)
+    split, counts = split_population(messages)
     assert counts["messages"] == len(messages)
     assert sum(bool(message.text) for message in messages) == 258_112
     kept = sum(counts[f"{side}_messages"] for side in SIDES)
