@@ -68,6 +68,12 @@ class WordScores:
     def __len__(self) -> int:
         return len(self.targets)
 
+    def has_targets_of(self, other: "WordScores") -> bool:
+        """Whether both were asked the same: equal targets in equal vocabulary, user by user."""
+        return np.array_equal(self.targets, other.targets) and np.array_equal(
+            self.in_vocab, other.in_vocab
+        )
+
     def intervals(self, seed: int) -> dict[str, Interval]:
         """The shares of results.json, by its names, with 95 % bootstrap intervals over users.
 
@@ -89,12 +95,26 @@ def top1_lift(baseline: WordScores, scores: WordScores, seed: int) -> Interval:
     Raises:
         ValueError: the two were not asked the same targets, or the baseline has no hit.
     """
-    same_targets = np.array_equal(baseline.targets, scores.targets)
-    if not same_targets or not np.array_equal(baseline.in_vocab, scores.in_vocab):
+    if not baseline.has_targets_of(scores):
         raise ValueError(
             "the two scores differ in users, targets or vocabulary; score both on the same ones"
         )
     return paired_lift(baseline.top1_in, baseline.in_vocab, scores.top1_in, scores.in_vocab, seed)
+
+
+def pool_scores(scores: Sequence[WordScores]) -> WordScores:
+    """The same users asked of several models (an arm's training seeds): counts added by user.
+
+    Raises:
+        ValueError: no scores, or they were not asked the same targets.
+    """
+    if not scores:
+        raise ValueError("no scores to pool")
+    if not all(scores[0].has_targets_of(other) for other in scores):
+        raise ValueError(
+            "the scores differ in users, targets or vocabulary; score all on the same ones"
+        )
+    return WordScores(*(sum(column) for column in zip(*map(_columns, scores), strict=True)))
 
 
 def score_user(

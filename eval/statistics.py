@@ -105,6 +105,47 @@ def paired_lift(
     return Interval(value, *_percentiles(_relative(resample_sums(columns, seed, resamples)), level))
 
 
+def gap_interval(
+    hits_low: ArrayLike,
+    hits: ArrayLike,
+    hits_high: ArrayLike,
+    totals: ArrayLike,
+    seed: int,
+    *,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+) -> Interval:
+    """Share of a gap that is closed: (share - share_low) / (share_high - share_low), paired.
+
+    A resample without a gap bounds the ratio on neither side, so it counts as -inf for `low` and as
+    inf for `high`. Where all resamples have one this is the percentile interval; where too many do not, both
+    ends are infinite, as in Fieller's theorem (Franz 2007, arXiv:0710.2024, for the
+    ratio's unbounded intervals). Where the users themselves show no gap the value is NaN.
+
+    Args:
+        hits_low, hits, hits_high: counts [users] of the gap's lower end, of what is to close it, and
+            of its upper end, 0 <= hits <= totals.
+        totals: words asked [users], of all three.
+
+    Raises:
+        ValueError: shapes differ, a count is out of range, or all totals are zero.
+    """
+    counts = [_checked_counts(column, totals) for column in (hits_low, hits, hits_high)]
+    columns = np.stack([column[:, 0] for column in counts], axis=1)[counts[0][:, 1] > 0]
+    low, middle, high = columns.sum(axis=0)
+    if high <= low:
+        return Interval(float("nan"), -float("inf"), float("inf"))
+    value = float((middle - low) / (high - low))
+    if len(columns) == 1:
+        return Interval(value, -float("inf"), float("inf"))
+    low, middle, high = resample_sums(columns, seed, resamples).T
+    gap = high - low
+    ratios = (middle - low) / np.where(gap > 0, gap, 1)
+    lowest, _ = _percentiles(np.where(gap > 0, ratios, -np.inf), level)
+    _, highest = _percentiles(np.where(gap > 0, ratios, np.inf), level)
+    return Interval(value, lowest, highest)
+
+
 def _relative(sums: NDArray[np.float64]) -> NDArray[np.float64]:
     hits_a, totals_a, hits_b, totals_b = sums.T
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -3,14 +3,12 @@
 import math
 import os
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import ChainableUndefined, Environment, PackageLoader, Template
-
 from eval.report import notation
 from eval.report.charts import draw_bars, draw_curves, draw_lifts
+from eval.report.templates import load_template
 
 ARMS = {"web": "web text", "synthetic": "synthetic text"}
 STAGES = {"pretrained": "pretrained", "federated": "federated"}
@@ -40,7 +38,7 @@ def write_report(results: Mapping[str, Any], directory: Path) -> Path:
     for path in (*(f"arms.{arm}.pretrained.top1" for arm in ARMS), "lift.pretrained"):
         if not _find(results, path):
             raise ValueError(f"results: no {path}; evaluate both arms before reporting")
-    page = _load_template().render(
+    page = load_template("page.html.j2").render(
         results=results,
         arms=ARMS,
         stages=STAGES,
@@ -57,31 +55,6 @@ def write_report(results: Mapping[str, Any], directory: Path) -> Path:
     temporary.write_text(page, encoding="utf-8")
     temporary.replace(report)
     return report
-
-
-@cache
-def _load_template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("eval", "report"),
-        autoescape=True,
-        undefined=ChainableUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        name: getattr(notation, name)
-        for name in (
-            "percent",
-            "percent_range",
-            "number",
-            "scientific",
-            "seconds",
-            "label",
-            "flatten",
-            "setting",
-        )
-    }
-    return environment.get_template("page.html.j2")
 
 
 def describe_lift(lift: Mapping[str, float]) -> str:
@@ -177,13 +150,13 @@ def _draw(results: Mapping[str, Any]) -> dict[str, Any]:
         ]
     }
     lifts = [
-        (f"{when} federated learning", lift)
+        (f"{when} federated learning", lift, PUBLISHED_LIFT)
         for stage, when in (("pretrained", "before"), ("federated", "after"))
         if _is_drawable(lift := _find(results, f"lift.{stage}"), "relative", highest=math.inf)
     ]
     if lifts:
         title = "Relative lift of synthetic over web text"
-        charts["lifts"] = draw_lifts("lifts", title, lifts, PUBLISHED_LIFT)
+        charts["lifts"] = draw_lifts("lifts", title, lifts)
     curves = {
         arm: [
             point

@@ -54,42 +54,36 @@ def draw_bars(
 def draw_lifts(
     name: str,
     title: str,
-    rows: Sequence[tuple[str, Mapping[str, float]]],
-    band: tuple[float, float],
+    rows: Sequence[tuple[str, Mapping[str, float], tuple[float, float]]],
 ) -> Markup:
-    """Relative lifts as dots with intervals, against zero and a shaded band of reference."""
+    """Relative lifts as dots with intervals, against zero and each row's shaded band of reference."""
     width, left, right, step = 350, 14, 22, 46
     height = step * len(rows) + 34
     description = "; ".join(
         f"{label}: {percent(lift['relative'], signed=True)} ({percent_range(lift, signed=True)})"
-        for label, lift in rows
+        for label, lift, _ in rows
     )
     svg = _svg(name, title, description, width, height)
-    ends = [end for _, lift in rows for end in (lift["low"], lift["high"], lift["relative"])]
+    ends = [end for _, lift, _ in rows for end in (lift["low"], lift["high"], lift["relative"])]
     finite = [end for end in ends if math.isfinite(end)]
-    ticks = _ticks(min(0.0, *finite), max(band[1], *finite), 4)
+    ticks = _ticks(min(0.0, *finite), max(*(band[1] for *_, band in rows), *finite), 4)
     scale = (width - left - right) / (ticks[-1] - ticks[0])
 
     def x(share: float) -> float:
         return left + (min(max(share, ticks[0]), ticks[-1]) - ticks[0]) * scale
 
     bottom = height - 20
-    _add(
-        svg,
-        "rect",
-        class_="band",
-        x=x(band[0]),
-        y=4,
-        width=x(band[1]) - x(band[0]),
-        height=bottom - 4,
-    )
+    for index, (*_, (low, high)) in enumerate(rows):
+        top = 4 + index * step
+        end = bottom if index == len(rows) - 1 else top + step
+        _add(svg, "rect", class_="band", x=x(low), y=top, width=x(high) - x(low), height=end - top)
     for tick in ticks:
         class_ = "axis" if tick == 0 else "grid"
         _add(svg, "path", class_=class_, d=_path([(x(tick), 4), (x(tick), bottom)]))
         _text(
             svg, x(tick), height - 6, _tick_label(tick, signed=True), class_="tick", anchor="middle"
         )
-    for index, (label, lift) in enumerate(rows):
+    for index, (label, lift, _) in enumerate(rows):
         middle = 30 + index * step
         group = _add(svg, "g", class_="synthetic")
         _add(
@@ -102,6 +96,45 @@ def draw_lifts(
         half = len(label) * _CHAR_WIDTH / 2
         at = min(max(x(lift["relative"]), half), width - half)
         _text(group, at, middle - 12, label, class_="label", anchor="middle")
+    return _markup(svg)
+
+
+def draw_shares(
+    name: str,
+    title: str,
+    rows: Sequence[tuple[str, str, Mapping[str, float], Sequence[float]]],
+) -> Markup:
+    """Shares as dots with intervals, on an axis that need not start at zero.
+
+    Args:
+        rows: (label, classes, {value, low, high}, repeats shown as faint dots) from top to bottom.
+    """
+    width, left, right, step, top = 460, 165, 52, 24, 8
+    bottom = top + step * len(rows)
+    description = "; ".join(
+        f"{label}: {percent(bar['value'])} ({percent_range(bar)})" for label, _, bar, _ in rows
+    )
+    svg = _svg(name, title, description, width, bottom + 22)
+    shares = [share for *_, bar, repeats in rows for share in (bar["low"], bar["high"], *repeats)]
+    ticks = _ticks(min(shares), max(shares), 4)
+    scale = (width - left - right) / (ticks[-1] - ticks[0])
+
+    def x(share: float) -> float:
+        return left + (share - ticks[0]) * scale
+
+    for tick in ticks:
+        _add(svg, "path", class_="grid", d=_path([(x(tick), top), (x(tick), bottom)]))
+        _text(svg, x(tick), bottom + 16, _tick_label(tick), class_="tick", anchor="middle")
+    for index, (label, classes, bar, repeats) in enumerate(rows):
+        middle = top + (index + 0.5) * step
+        group = _add(svg, "g", class_=classes)
+        _text(group, left - 12, middle + 4, label, class_="label", anchor="end")
+        ends = [(x(bar["low"]), middle), (x(bar["high"]), middle)]
+        _add(group, "path", class_="range", d=_path(ends))
+        for share in repeats:
+            _add(group, "circle", class_="repeat", cx=x(share), cy=middle, r=2.2)
+        _add(group, "circle", class_="dot", cx=x(bar["value"]), cy=middle, r=5)
+        _text(group, width - right + 12, middle + 4, percent(bar["value"]), class_="value")
     return _markup(svg)
 
 

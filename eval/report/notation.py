@@ -12,9 +12,9 @@ _THIN = "\u202f"  # narrow no-break space: a number and its unit stay together
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def percent(share: Any, signed: bool = False) -> str:
+def percent(share: Any, signed: bool = False, digits: int = 1) -> str:
     """0.1204 -> '12.0 %'; signed: '+12.0 %'."""
-    return _with_unit(share, lambda x: _fixed(100 * x, 1, signed), "%")
+    return _with_unit(share, lambda x: _fixed(100 * x, digits, signed), "%")
 
 
 def percent_range(interval: Any, signed: bool = False) -> str:
@@ -26,6 +26,11 @@ def percent_range(interval: Any, signed: bool = False) -> str:
     if signed:
         return f"{_fixed(100 * low, 1, True)} to {percent(high, signed=True)}"
     return f"{_fixed(100 * low, 1)}–{_fixed(100 * high, 1)}"
+
+
+def points(share: Any, signed: bool = False) -> str:
+    """A difference of two shares in percentage points: 0.0123 -> '1.23'."""
+    return _fixed(100 * share, 2, signed) if _is_number(share) else MISSING
 
 
 def number(x: Any) -> str:
@@ -69,12 +74,14 @@ def seconds(duration_s: Any) -> str:
 
 
 def label(key: Any) -> str:
-    """'dropped_by_split' -> 'dropped by split'."""
-    return str(key).replace("_", " ")
+    """'words.dropped_by_split' -> 'words: dropped by split'."""
+    return str(key).replace("_", " ").replace(".", ": ")
 
 
 def flatten(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    """Leaves of nested settings as (dotted name, value), in order."""
+    """Leaves of nested settings as (dotted name, value), in order; a list of settings is numbered from 1."""
+    if isinstance(tree, (list, tuple)) and any(isinstance(item, Mapping) for item in tree):
+        tree = dict(enumerate(tree, start=1))
     if not isinstance(tree, Mapping):
         return [(prefix, tree)]
     return [
@@ -89,6 +96,15 @@ def setting(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(setting(item) for item in value)
     return "not set" if value is None else str(value)
+
+
+def entry(value: Any) -> str:
+    """A measured value of any kind: yes or no, a number, text, or a list of these."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(entry(item) for item in value) or MISSING
+    return number(value)
 
 
 def _is_number(x: Any) -> bool:

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import pytest
 
 from eval.report import PUBLISHED_LIFT, describe_epsilon, describe_lift, notation, write_report
+from eval.report.study import describe_study, render_study
 
 
 def _interval(value, half, low=None):
@@ -218,7 +219,7 @@ def _spellings(leaf):
         str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
     )
     percent, signed = f"{100 * leaf:.1f}", f"{100 * leaf:+.1f}"
-    return {percent, signed, f"{leaf:.2f}", f"{leaf:.0f}", f"{leaf:.3g}", f"10{exponent}", seconds}
+    return {percent, signed, f"{leaf:.2f}", f"{leaf:,.0f}", f"{leaf:.3g}", f"10{exponent}", seconds}
 
 
 def test_every_figure_of_the_results_is_in_the_page(render):
@@ -369,3 +370,281 @@ def test_figures_are_written_one_way():
     )
     for write in (notation.percent, notation.number, notation.scientific, notation.seconds):
         assert write(None) == write(math.nan) == notation.MISSING
+
+
+def _study_row(top1, seeds=("1", "2", "3")):
+    return {
+        **_arm(top1, 1.9 * top1),
+        "seeds": [int(seed) for seed in seeds],
+        "top1_by_seed": {seed: top1 + 0.0011 * place for place, seed in enumerate(seeds)},
+        "top1_seed_sd": 0.00137,
+        "words_read": 5_000_123,
+        "distinct_words": 1_234_567,
+        "seconds": 912.4,
+    }
+
+
+def _study_lift(arm, over, relative, low, high):
+    by_seed = {"1": relative - 0.011, "2": relative, "3": relative + 0.012}
+    figures = {"relative": relative, "low": low, "high": high, "seeds": [1, 2, 3]}
+    return {"arm": arm, "over": over, **figures, "by_seed": by_seed}
+
+
+STUDY = {
+    "seeds": [1, 2, 3],
+    "users": 236,
+    "targets": 48_217,
+    "arms": {
+        "web_news": _study_row(0.0703),
+        "web_all": _study_row(0.0842),
+        "synthetic": _study_row(0.1225),
+        "synthetic_no_typing": _study_row(0.1231),
+        "synthetic_no_floor": _study_row(0.1189),
+        "synthetic_adapted": _study_row(0.1263),
+        "real_chat": _study_row(0.1349),
+    },
+    "lifts": [
+        _study_lift("synthetic", "web_news", 0.7425, 0.6813, 0.8074),
+        _study_lift("synthetic", "web_all", 0.4548, 0.4012, 0.5121),
+        _study_lift("synthetic_adapted", "web_all", 0.4999, 0.4412, 0.5533),
+        _study_lift("synthetic_no_typing", "synthetic", 0.0049, -0.0071, 0.0164),
+        _study_lift("synthetic_no_floor", "synthetic", -0.0293, -0.0411, -0.0182),
+        _study_lift("synthetic_adapted", "synthetic", 0.0310, 0.0201, None),
+    ],
+    "gap_closed": {
+        "web_all": {
+            "value": 0.7554,
+            "low": 0.6871,
+            "high": 0.8312,
+            "seeds": [1, 2, 3],
+            "by_seed": {"1": 0.7441, "2": 0.7552, "3": 0.7669},
+        }
+    },
+    "bars": {
+        "lifts": [
+            {"over": "web_all", "relative": 0.35, "low": 0.228, "reached": True},
+            {"over": "web_news", "relative": 0.60, "low": 0.45, "reached": True},
+        ],
+        "gap_closed": [
+            {"over": "web_all", "value": 0.80, "reached": False},
+            {"over": "web_news", "value": 0.80, "reached": None},
+        ],
+    },
+    "ablations": [
+        {
+            "arm": "synthetic_no_typing",
+            "part": "typing noise",
+            "effect": "no clear difference",
+        },
+        {"arm": "synthetic_no_floor", "part": "the floor of human text", "effect": "helps"},
+        {"arm": "synthetic_adapted", "part": "private adaptation", "effect": "helps"},
+    ],
+    "cost": {
+        "web_news": {"gain": -0.0139, "seconds_per_point": None, "words_per_point": None},
+        "synthetic": {"gain": 0.0383, "seconds_per_point": 238.2, "words_per_point": 322_341.4},
+    },
+}
+CERTIFICATE = {
+    "name": "training text of the mix",
+    "corpus_sha256": "5f3c" * 16,
+    "corpus_lines": 312_077,
+    "sets": [
+        {
+            "name": "chat users",
+            "sha256": "ab12" * 16,
+            "lines": 8_731,
+            "overlaps": [
+                {
+                    "measure": "8-grams",
+                    "checked": 20_011,
+                    "found": 613,
+                    "share": 0.03063,
+                    "limit": 0.005,
+                }
+            ],
+        }
+    ],
+    "passed": False,
+}
+
+
+def _loop(floor, vocabulary, crossed):
+    generations = [
+        {
+            "generation": number,
+            "written_words": 400_311,
+            "kept_words": 310_027,
+            "kept_share": 0.7745,
+            "rejected": {"near duplicate": 41, "language": 2},
+            "diversity": {"words": 100_009, "vocabulary": size, "human_share": floor},
+            "score": {"top1": 0.1177, "seconds": 301.4, "words": 999_321},
+            "cost_per_point": {"seconds": 77.31, "words": None},
+        }
+        for number, size in enumerate(vocabulary)
+    ]
+    return {
+        "config": {"human_floor": floor},
+        "limits": [{"monitor": "vocabulary", "ratio": 0.85}],
+        "generations": generations,
+        "crossed": crossed,
+    }
+
+
+LOOPS = [
+    _loop(0.3, [9_031, 9_017, 9_008], []),
+    _loop(
+        0.0, [9_032, 8_007, 6_003], [{"monitor": "vocabulary", "value": 6_003, "limit": 6_805.95}]
+    ),
+]
+STUDY_PAGE = {
+    "second": STUDY | {"users": 61, "targets": 12_777},
+    "privacy": {"rho": 0.517, "epsilon": 4.86, "delta": 1e-5, "devices": 409},
+    "certificates": [CERTIFICATE],
+    "loops": LOOPS,
+    "environment": {"python": "3.11.9"},
+    "commands": ["keyfed study --out runs/study"],
+}
+
+
+def test_every_figure_of_a_study_is_in_its_page():
+    text = _Page(render_study(STUDY, **STUDY_PAGE)).text
+    own = {key: value for key, value in STUDY.items() if key not in ("bars", "ablations")}
+    del own["arms"]
+    shown = [
+        *_leaves(own),
+        *_leaves(STUDY_PAGE["privacy"]),
+        61,
+        12_777,
+        9_017,
+        6_003,
+        0.1177,
+        41 + 2,
+    ]
+    for leaf in shown:  # negative ones are among the words below
+        if leaf is not None and not isinstance(leaf, str):
+            assert leaf < 0 or any(spelling in text for spelling in _spellings(leaf)), leaf
+    for row in STUDY["arms"].values():
+        for metric in ("top1", "top3", "top1_all"):
+            assert f"{100 * row[metric]['value']:.1f} %" in text
+    for words in (
+        "beats all public web text by 45.5 %",
+        "+40.1 to +51.2 %",
+        "+35.0 %, interval above +22.8 %",
+        "closes 75.5 % of the gap",
+        "68.7–83.1 %",
+        "+3.1 % +2.0 to ∞",
+        "−2.9 % −4.1 to −1.8 %",
+        "typing noise no clear difference",
+        "the floor of human text helps",
+        "Not shown to help: typing noise.",
+        "ε = 4.86 at δ = 10⁻⁵",
+        "−1.39",
+        "322,341",
+        "Human floor 30 %: ran to generation 2, no limit crossed.",
+        "No human floor: stopped after generation 2, vocabulary at 6,003, limit 6,806.",
+        "training text of the mix: over a limit",
+        "3.06 % 613 of 20,011 0.50 %",
+        "ab12" * 16,
+        "keyfed study --out runs/study",
+        "Every arm read 5,000,123 words",
+    ):
+        assert words in text, words
+
+
+def test_goals_are_called_reached_or_not_plainly():
+    root = ElementTree.fromstring(render_study(STUDY).removeprefix("<!doctype html>"))
+    section = next(part for part in root.iter("section") if part.get("aria-labelledby") == "goals")
+    rows = [["".join(cell.itertext()) for cell in row] for row in section.iter("tr")][1:]
+    assert [row[0] for row in rows] == [
+        "lift over all public web text",
+        "lift over news alone",
+        "gap closed, from all public web text to other users’ real chat",
+        "gap closed, from news alone to other users’ real chat",
+    ]
+    assert [row[-1] for row in rows] == ["reached", "reached", "not reached", "not measured"]
+
+
+def test_study_page_stands_alone_and_is_well_formed():
+    for page in (render_study(STUDY, **STUDY_PAGE), render_study(STUDY)):
+        assert not re.search(r"https?:|//[a-z]|url\(|@import|<script|<link|<iframe|<img", page)
+        root = ElementTree.fromstring(page.removeprefix("<!doctype html>"))
+        ids = _Page(page).ids
+        assert len(ids) == len(set(ids))
+        for _, name, value in _Page(page).attributes:
+            if name == "aria-labelledby":
+                assert set(value.split()) <= set(ids)
+        for table in root.iter("table"):
+            assert all(header.get("scope") for header in table.iter("th"))
+            widths = {sum(int(cell.get("colspan", 1)) for cell in row) for row in table.iter("tr")}
+            assert len(widths) == 1
+
+
+def test_study_page_escapes_what_it_is_given():
+    hostile = "</style><script>alert('x')</script>\"&{{7*7}}"
+
+    def poison(tree):
+        if isinstance(tree, dict):
+            return {key: poison(value) for key, value in tree.items()}
+        if isinstance(tree, list):
+            return [poison(value) for value in tree]
+        return hostile if isinstance(tree, str) else tree
+
+    poisoned = poison({key: STUDY_PAGE[key] for key in ("certificates", "environment", "commands")})
+    poisoned |= {"privacy": STUDY_PAGE["privacy"] | {hostile: hostile}}
+    page = render_study(STUDY, **(STUDY_PAGE | poisoned), names=(hostile, hostile))
+    ElementTree.fromstring(page.removeprefix("<!doctype html>"))
+    assert "<script" not in page and _Page(page).text.count(hostile) >= 8
+
+
+def test_sections_of_a_study_appear_with_what_they_show():
+    whole, bare = render_study(STUDY, **STUDY_PAGE), render_study(STUDY)
+    for name in ("second", "monitors", "contamination", "reproduce"):
+        assert f'id="{name}"' in whole and f'id="{name}"' not in bare
+    core = {key: STUDY[key] for key in ("seeds", "users", "targets", "bars")} | {
+        "arms": {"synthetic": _study_row(0.12, seeds=("2",)) | {"top1_seed_sd": None}},
+        "lifts": [],
+        "gap_closed": {},
+        "ablations": [],
+        "cost": {},
+    }
+    page = render_study(core)
+    ElementTree.fromstring(page.removeprefix("<!doctype html>"))
+    text = _Page(page).text
+    assert "Not compared" in text and "not measured" in text and "None" not in text
+    for name in ("ablations", "privacy", "cost"):
+        assert f'id="{name}"' in whole and f'id="{name}"' not in page
+    with pytest.raises(ValueError, match="no arms"):
+        render_study(core | {"arms": {}})
+
+
+def test_finding_of_a_study_follows_its_interval():
+    def finding(low, high, over="web_all"):
+        return describe_study({"lifts": [_study_lift("synthetic", over, 0.1, low, high)]})
+
+    assert finding(0.01, 0.2) == "Synthetic typing text beats all public web text by 10.0\u202f%"
+    assert finding(0.01, None, "web_news").endswith("beats news text by 10.0\u202f%")
+    assert finding(-0.01, 0.2).startswith("No clear difference")
+    assert finding(-0.01, None).startswith("No clear difference")
+    behind = {"lifts": [_study_lift("synthetic", "web_all", -0.1, -0.2, -0.05)]}
+    assert (
+        describe_study(behind)
+        == "Synthetic typing text falls 10.0\u202f% behind all public web text"
+    )
+
+
+def test_dots_stand_where_their_shares_are():
+    root = ElementTree.fromstring(render_study(STUDY).removeprefix("<!doctype html>"))
+    chart = next(
+        svg for svg in root.iter("svg") if svg.find("title").get("id") == "first-arms-title"
+    )
+    groups = list(chart.iter("g"))
+    dots = [float(group.findall("circle")[-1].get("cx")) for group in groups]
+    shares = [row["top1"]["value"] for row in STUDY["arms"].values()]
+    scale = (dots[-1] - dots[0]) / (shares[-1] - shares[0])
+    for group, dot, row in zip(groups, dots, STUDY["arms"].values(), strict=True):
+        assert dot == pytest.approx(dots[0] + scale * (row["top1"]["value"] - shares[0]), abs=0.1)
+        seeds = [float(circle.get("cx")) for circle in group.findall("circle")[:-1]]
+        assert seeds == pytest.approx(
+            [dots[0] + scale * (top1 - shares[0]) for top1 in row["top1_by_seed"].values()], abs=0.1
+        )
+    assert "the mix: 12.2 % (11.8–12.8)" in chart.find("desc").text.replace("\u202f", " ")

@@ -1,0 +1,39 @@
+"""The pages' templates: autoescaped, with the one way of writing figures as filters."""
+
+from functools import cache
+
+from jinja2 import ChainableUndefined, Environment, PackageLoader, Template
+
+from eval.report import notation
+
+
+def load_template(name: str) -> Template:
+    """The template `name` of this folder; what it is not given is empty, and all it is given is escaped."""
+    return _build_environment().get_template(name)
+
+
+@cache
+def _build_environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("eval", "report"),
+        autoescape=True,
+        undefined=ChainableUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        name: getattr(notation, name)
+        for name in (
+            "percent",
+            "percent_range",
+            "points",
+            "number",
+            "scientific",
+            "seconds",
+            "label",
+            "flatten",
+            "setting",
+            "entry",
+        )
+    }
+    return environment
