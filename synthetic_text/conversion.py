@@ -143,7 +143,7 @@ _VARIANT = re.compile(
 )
 
 _MARKS = str.maketrans({**dict.fromkeys("“”„«»", '"'), **dict.fromkeys("‘’ʼ`", "'")})
-_MARKS |= str.maketrans({"–": "-", "—": "-", "…": "."})
+_MARKS |= str.maketrans({"–": "-", "—": " - ", "…": "."})
 _LINK_STARTS = ("http://", "https://", "www.")
 _DATELINE = re.compile(
     r"^[^a-z\"]{3,60}(?:, \w+\.?(?: \d+)?)? -+ +"  # WASHINGTON, Feb. 7 --
@@ -164,11 +164,17 @@ _UNQUOTED_ATTRIBUTION = re.compile(
 _QUOTED_INSIDE = re.compile(r"(?<=[,:] )'(?=\w)|(?<=[,.?!])'(?=\s|$)")
 _EDGE_QUOTES = re.compile(r"(?<!\w)'+|'+(?!\w)")
 _BLANK_BEFORE_MARK = re.compile(r"\s+(?=[,.;:?!])")
+_DASH = re.compile(r"(?:([,.;:?!])\s*-|\s+-|--)-*+\s*+(?!\d)")
 
 _CLAUSE_STARTERS = frozenset(
     ["and", "but", "so", "because", "or", "if", "when", "while", "which", "who", "where", "as"]
 ).union(["though", "although", "then", "since", "until", "unless", "whether"])
 _END_MARKS = ".!?"
+_NO_END = re.compile(  # Mr. J. Smith came from the U.S. on Jan. 5 at 6 p.m. sharp
+    r"(?:.*\.)?[a-z]\.|(?:mr|mrs|ms|dr|prof|sen|rep|gov|gen|lt|col|st|jr|sr|vs|inc|co|corp|no|hon"
+    r"|jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec)\.",
+    re.IGNORECASE,
+)
 _SHORTEST_CLAUSE = 2  # words
 
 
@@ -195,9 +201,12 @@ def convert_all(texts: Iterable[str], seed: int) -> list[str]:
 def strip_prose(text: str) -> str:
     """Text without what only print has: links, datelines, brackets, quotation marks, "he said"."""
     words = text.translate(_MARKS).split()
-    text = " ".join(word for word in words if "@" not in word and not word.startswith(_LINK_STARTS))
+    text = " ".join(
+        word.lstrip("#") for word in words if "@" not in word and not word.startswith(_LINK_STARTS)
+    )
     text = _QUOTED_INSIDE.sub('"', _BRACKETS.sub("", _DATELINE.sub("", text)))
     text = _UNQUOTED_ATTRIBUTION.sub(".", _speech(text.split('"')))
+    text = _DASH.sub(lambda match: (match[1] or ",") + " ", text)
     return " ".join(_BLANK_BEFORE_MARK.sub("", _EDGE_QUOTES.sub("", text)).split())
 
 
@@ -245,7 +254,11 @@ def _contract(text: str, rng: np.random.Generator) -> str:
 def _cut(text: str, rng: np.random.Generator) -> list[str]:
     """Clauses of a sentence, each ended at the boundary nearest in ratio to a drawn length."""
     words = text.split()
-    sentence_ends = {i for i, word in enumerate(words, 1) if word[-1] in _END_MARKS}
+    sentence_ends = {
+        i
+        for i, word in enumerate(words, 1)
+        if word[-1] in _END_MARKS and not _NO_END.fullmatch(word)
+    }
     boundaries = sentence_ends | {
         i
         for i, word in enumerate(words[:-1], 1)

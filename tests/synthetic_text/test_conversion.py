@@ -54,6 +54,15 @@ def words(messages):
         ("Read it at https://example.org/a?b or mail me@example.org now", "Read it at or mail now"),
         ("The so-called “expert” didn’t come", "The so-called expert didn't come"),
         ("What is that?", "What is that?"),
+        ("It was close - very close.", "It was close, very close."),
+        (
+            "He won.- Then he left -- quickly—by a well-known road",
+            "He won. Then he left, quickly, by a well-known road",
+        ),
+        (
+            "two- and three-year-olds won 3 - 1 from 2010–2012",
+            "two- and three-year-olds won 3 - 1 from 2010-2012",
+        ),
     ],
 )
 def test_strips_what_only_print_has(prose, spoken):
@@ -123,6 +132,14 @@ def test_long_sentences_are_cut_at_clauses(messages):
         "thats",
         "that's",
     }
+
+
+def test_abbreviations_end_no_message():
+    sentence = "On Jan. 5 Mr. J. Smith of the U.S. Army met Dr. Lee at 6 p.m. in St. Paul Street"
+    for seed in range(300):
+        assert len(convert(sentence, np.random.default_rng(seed))) == 1
+    ends = {len(convert("It rained. " * 6, np.random.default_rng(seed))) for seed in range(50)}
+    assert max(ends) > 2
 
 
 def test_no_words_are_lost_in_cutting():
