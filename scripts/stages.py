@@ -102,7 +102,7 @@ def run_stage(stage: Stage, out: Path, force: bool = False) -> Path:
     if (
         _recorded_fingerprint(partial) != fingerprint
     ):  # else it was killed between the last two renames
-        partial.mkdir(exist_ok=True)
+        partial.mkdir(parents=True, exist_ok=True)
         say(f"{stage.name} ...")
         started = time.monotonic()
         stage.build(partial)

@@ -1,139 +1,75 @@
-"""Phone chats written by a language model: few-shot prompts in, a log of answers and a corpus out.
+"""Phone text written by a language model: prompts of several families in, a log and a corpus out.
 
-A prompt shows a few hand-written dialogues of one register and then a topic, and the model goes on.
-Answers are appended to a log as they come, and the corpus is a pure function of the log, so a
-killed run goes on where it was. Nothing private is read here.
+Chats between two personas (`chat_prompts`) and single messages (`message_prompts`), each for base
+models and for instruct models (`instruct_prompts`). Answers are appended to a log as they come, and
+the corpus is a pure function of the logs, so a killed run goes on where it was. Nothing private is
+read here.
 """
 
-import fcntl
-import hashlib
+import gzip
 import itertools
 import json
 import os
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
-from importlib.resources import files
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from device_runtime.words import is_word, split_words
+from synthetic_text.answer_log import AnswerLog, read_log
+from synthetic_text.card import Source, build_card, write_card
+from synthetic_text.chat_prompts import load_chat_family
+from synthetic_text.diversity import measure_diversity
+from synthetic_text.filters import Filter, apply_filters, list_words
+from synthetic_text.instruct_prompts import load_instruct_families
 from synthetic_text.llm import (
     EMBEDDED_MODEL,
+    REQUEST_TIMEOUT_S,
     SLOTS,
     Complete,
     EndpointError,
     connect,
+    connect_chat,
     start_embedded_server,
 )
-from synthetic_text.llm_chats import Counts, Message, Sift, write_llm_chats
+from synthetic_text.llm_chats import (
+    CORPUS_NAMES,
+    Message,
+    Sift,
+    encode_messages,
+    list_corpus_filters,
+    write_file,
+)
+from synthetic_text.message_prompts import load_message_family
+from synthetic_text.personas import load_tables
+from synthetic_text.prompting import Family
 
-HEADER = "Phone chats between two people."
-DIALOGUES_PER_PROMPT = 4
-REQUESTS_PER_PROMPT_SET = 24
-SAMPLING: Mapping[str, Any] = {
-    "max_tokens": 220,
-    "stop": ["\n\n", "["],
-    "repeat_penalty": 1.08,
-    "top_k": 200,
-    "top_p": 1.0,
-}
-TEMPERATURES = (0.9, 1.0, 1.1, 1.2)
-MIN_PS = (0.02, 0.05)
+LOG_NAME = "answers.jsonl"
 
 _FAILURES_IN_A_ROW = 2 * SLOTS
 _USELESS_ANSWERS_IN_A_ROW = 12 * SLOTS
 _MAX_SERVERS = 4
+_CARD_SAMPLES = 20
+_DIVERSITY_WORDS = 50_000
 
 
-@dataclass(frozen=True)
-class Dialogue:
-    """A hand-written chat of two persons, A first, taking turns."""
-
-    topic: str
-    register: str
-    messages: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Prompts:
-    """What the model is shown: dialogues as examples, and topics to write about."""
-
-    dialogues: tuple[Dialogue, ...]
-    topics: tuple[str, ...]
-
-    @property
-    def sha256(self) -> str:
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+def load_families(instruct: bool = False) -> list[Family]:
+    """Chats and single messages, asked of a base model or of an instruct model."""
+    tables = load_tables()
+    if instruct:
+        return list(load_instruct_families(tables))
+    return [load_chat_family(tables), load_message_family(tables)]
 
 
-@dataclass(frozen=True)
-class Request:
-    """One prompt to the model, determined by the prompts, the run's seed and `number`."""
-
-    number: int
-    prompt_set: int
-    """Which dialogues are shown."""
-    register: str
-    topic: str
-    seed: int
-    sampling: Mapping[str, Any]
-    prompt: str
-
-
-def load_prompts(directory: Path | None = None) -> Prompts:
-    """Reads `dialogues*.json` and `topics.json`, by default those of this package.
-
-    Raises:
-        ValueError: names file, entry and what it needs.
-    """
-    root = directory or Path(str(files("synthetic_text") / "prompts"))
-    dialogues = [d for path in sorted(root.glob("dialogues*.json")) for d in _read_dialogues(path)]
-    if not dialogues:
-        raise ValueError(f"{root}: needs dialogues*.json")
-    for register, count in Counter(dialogue.register for dialogue in dialogues).items():
-        if count < DIALOGUES_PER_PROMPT:
-            raise ValueError(
-                f"{root}/dialogues*.json: register {register!r} has {count} dialogues, "
-                f"needs {DIALOGUES_PER_PROMPT}"
-            )
-    return Prompts(tuple(dialogues), tuple(_read_topics(root / "topics.json")))
-
-
-def build_request(prompts: Prompts, seed: int, number: int) -> Request:
-    """The request of that number in the run of that seed.
-
-    Dialogues stay the same for REQUESTS_PER_PROMPT_SET requests SLOTS apart, so that every slot of
-    the server finds its own in the prefix cache. No topic comes again before all have come.
-    """
-    prompt_set = number // (SLOTS * REQUESTS_PER_PROMPT_SET) * SLOTS + number % SLOTS
-    rng = random.Random(f"{seed}/dialogues/{prompt_set}")
-    register = rng.choice(prompts.dialogues).register
-    shown = rng.sample(
-        [d for d in prompts.dialogues if d.register == register], DIALOGUES_PER_PROMPT
-    )
-
-    cycle, position = divmod(number, len(prompts.topics))
-    rng = random.Random(f"{seed}/topics/{cycle}")
-    topic = rng.sample(prompts.topics, len(prompts.topics))[position]
-
-    rng = random.Random(f"{seed}/request/{number}")
-    return Request(
-        number=number,
-        prompt_set=prompt_set,
-        register=register,
-        topic=topic,
-        seed=rng.randrange(2**31),
-        sampling={
-            **SAMPLING,
-            "temperature": rng.choice(TEMPERATURES),
-            "min_p": rng.choice(MIN_PS),
-        },
-        prompt="\n\n".join([HEADER, *map(_show, shown), f"[{topic}]\nA:"]),
-    )
+def find_families() -> dict[tuple[str, str], Family]:
+    """All that `load_families` gives, by name and hash of the prompts."""
+    known = [*load_families(), *load_families(instruct=True)]
+    return {(family.name, family.hashes["prompts_sha256"]): family for family in known}
 
 
 def generate(
@@ -142,23 +78,33 @@ def generate(
     seed: int,
     endpoint: str | None = None,
     progress: Callable[[int], None] = lambda accepted_words: None,
-) -> Counts:
-    """Has the model write until `words` words have passed the filters; the corpus in `out_dir`.
+    instruct: bool = False,
+    timeout_s: float = REQUEST_TIMEOUT_S,
+) -> dict[str, int]:
+    """Has the model write until `words` words, half of each family, have passed the sift.
 
     Args:
-        out_dir: folder of the log, `answers.jsonl`, and of the corpus and its card as
-            `write_llm_chats` names them. An earlier run's log there is gone on with.
+        out_dir: folder of the log, `answers.jsonl`, and of the corpus as `build_corpus` writes it.
+            An earlier run's log there is gone on with.
         words: accepted words to reach, those of earlier runs included.
         seed: of prompts and sampling. It fixes the questions; answers also depend on batching.
         endpoint: base URL of an OpenAI-compatible server; None starts the embedded model.
         progress: called with the accepted words so far after each answer.
+        instruct: whether the endpoint's model follows instructions (chat completions).
+        timeout_s: of one try of a request.
+
+    Returns:
+        Words of each family that are in the corpus, after all filters.
 
     Raises:
         EndpointError: the endpoint died or answers nothing useful. Answers before are in the log.
-        ValueError: the log is damaged, of other prompts, or in use by another process.
+        ValueError: the log is damaged, of other prompts, or in use by another process; or instruct
+            without an endpoint.
     """
-    prompts = load_prompts()
-    log_path = out_dir / "answers.jsonl"
+    if instruct and endpoint is None:
+        raise ValueError("instruct: the embedded model is a base model; give an endpoint")
+    families = load_families(instruct)
+    log_path = out_dir / LOG_NAME
     with ExitStack() as context:
         if endpoint is None:
             # Threads of one server wait for each other: on two busy cores a server with one thread
@@ -168,36 +114,47 @@ def generate(
                 context.enter_context(start_embedded_server(threads=max(1, cores // _MAX_SERVERS)))
                 for _ in range(min(cores, _MAX_SERVERS))
             ]
-            completes = [connect(server.base_url)[0] for server in servers]
+            completes = [connect(server.base_url, timeout_s=timeout_s)[0] for server in servers]
             model = {"name": EMBEDDED_MODEL, "sha256": servers[0].model_sha256}
         else:
-            complete, name = connect(endpoint)
+            connect_to = connect_chat if instruct else connect
+            complete, name = connect_to(endpoint, timeout_s=timeout_s)
             completes, model = [complete], {"name": name}
-        collect_answers(log_path, completes, model, prompts, words, seed, progress)
-    return build_corpus(log_path, prompts, out_dir)
+        before = 0
+        for i, family in enumerate(families):
+
+            def add_progress(accepted: int, before: int = before) -> None:
+                progress(before + accepted)
+
+            share = words * (i + 1) // len(families) - words * i // len(families)
+            before += collect_answers(log_path, completes, model, family, share, seed, add_progress)
+    return build_corpus([log_path], out_dir)
 
 
 def collect_answers(
     log_path: Path,
     completes: Sequence[Complete],
     model: Mapping[str, str],
-    prompts: Prompts,
+    family: Family,
     words: int,
     seed: int,
     progress: Callable[[int], None] = lambda accepted_words: None,
-) -> None:
-    """Appends answers to the log, one JSON object a line, until it holds `words` accepted words.
+) -> int:
+    """Appends answers, a JSON object a line, until the log holds `words` accepted words of a family.
 
     Each function of `completes` gets SLOTS requests at a time. An answer is on disk before the next
     request follows it. A failed or empty answer is not recorded; the next run asks again.
+
+    Returns:
+        Accepted words of the family in the log.
 
     Raises:
         EndpointError: 2 * SLOTS requests in a row failed, or 12 * SLOTS answers in a row held
             nothing acceptable.
         ValueError: the log is damaged, of other prompts, or in use by another process.
     """
-    run = {"seed": seed, "prompts_sha256": prompts.sha256}
-    sift = _start_sift(prompts)
+    run = {"seed": seed, **family.hashes}
+    sift = Sift(family.shown)
     lanes = SLOTS * len(completes)
     lock = threading.Lock()  # over log, sift and the two counts
     stop = threading.Event()
@@ -205,7 +162,7 @@ def collect_answers(
 
     def ask(number: int, complete: Complete) -> None:
         nonlocal failures, useless
-        request = build_request(prompts, seed, number)
+        request = family.build_request(seed, number)
         try:
             text = complete(request.prompt, seed=request.seed, **request.sampling)
             if not text.strip():
@@ -219,21 +176,31 @@ def collect_answers(
                         f"Answers before are kept in {log_path}; run again to go on"
                     ) from error
             return
-        entry = {"run": run, **asdict(request), "model": model, "text": text}
-        del entry["prompt"]  # follows from the run, `prompt_set` and `topic`
+        entry = {
+            "run": run,
+            "family": family.name,
+            "number": number,
+            "prompt_set": request.prompt_set,
+            **request.cell,
+            "seed": request.seed,
+            "sampling": request.sampling,
+            "model": model,
+            "text": text,
+        }
         with lock:
             if sift.counts.words >= words:
                 return
             log.append(entry)
             failures = 0
-            useless = 0 if sift.accept(text, request.topic) else useless + 1
+            accepted = any(reason is None for _, _, reason in sift.accept(family.parse(text)))
+            useless = 0 if accepted else useless + 1
             progress(sift.counts.words)
             if sift.counts.words >= words:
                 stop.set()
             elif useless == _USELESS_ANSWERS_IN_A_ROW:
                 raise EndpointError(
-                    f"{useless} answers in a row held nothing acceptable: this model does not go "
-                    f"on with chats. Answers before are kept in {log_path}"
+                    f"{useless} answers in a row held nothing acceptable: this model does not "
+                    f"write phone messages. Answers before are kept in {log_path}"
                 )
 
     def work(lane: int) -> None:
@@ -248,158 +215,196 @@ def collect_answers(
 
     with AnswerLog(log_path) as log:
         done = set()
-        for entry in read_log(log_path, prompts):
-            sift.accept(entry["text"], entry["topic"])
-            if entry["run"] == run:
-                done.add(entry["number"])
+        known = find_families()
+        for entry in read_log(log_path, known):
+            if entry["family"] == family.name:
+                sift.accept(_parse(known, entry))
+                if entry["run"] == run:
+                    done.add(entry["number"])
         if sift.counts.words >= words:
-            return
+            return sift.counts.words
         with ThreadPoolExecutor(lanes) as pool:
             try:
                 for lane in as_completed([pool.submit(work, lane) for lane in range(lanes)]):
                     lane.result()
             finally:
                 stop.set()
+    return sift.counts.words
 
 
-class AnswerLog:
-    """The answers of a run as lines of JSON, open in one process at a time.
+def build_corpus(
+    log_paths: Sequence[Path], directory: Path, filters: Sequence[Filter] | None = None
+) -> dict[str, int]:
+    """Sifts and filters logs, and writes a file with a card for each family, and what was rejected.
 
-    What a killed process left of a line is cut off on opening.
-    """
+    `llm_chats.jsonl.gz`, `llm_messages.jsonl.gz`, `.card.json` and `.card.md` of each, and
+    `llm_rejected.jsonl.gz`, {family, chat, reason, text} a line. The same logs and prompts give the
+    same files.
 
-    def __init__(self, path: Path) -> None:
-        """Raises ValueError where another process has the log open."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a+b")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._file.close()
-            raise ValueError(
-                f"{path}: in use by another process; wait for it or stop it"
-            ) from error
-        self._file.seek(0)
-        self._file.truncate(self._file.read().rfind(b"\n") + 1)
+    Args:
+        log_paths: read in this order, as if they were one log. None may be in use.
+        directory: made if missing.
+        filters: tried after the sift, by default those of `list_corpus_filters`.
 
-    def __enter__(self) -> "AnswerLog":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._file.close()
-
-    def append(self, entry: Mapping[str, Any]) -> None:
-        """Returns when the line is on disk."""
-        self._file.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-
-def read_log(path: Path, prompts: Prompts) -> Iterator[dict[str, Any]]:
-    """The entries of a log.
+    Returns:
+        Words of each family in the corpus.
 
     Raises:
-        ValueError: names the line that is no answer, or was made with other prompts, copies of
-            which could not be found.
+        ValueError: a log is damaged or of other prompts.
     """
-    with path.open("rb") as log:
-        for number, line in enumerate(log, start=1):
-            try:
-                entry = json.loads(line)
-            except ValueError as error:
-                raise ValueError(f"{path}: line {number}: no JSON; remove the line") from error
-            match entry:
-                case {
-                    "run": {"seed": int(), "prompts_sha256": str(prompts_sha256)},
-                    "number": int(),
-                    "register": str(),
-                    "topic": str(),
-                    "sampling": {"temperature": float()},
-                    "model": {"name": str()},
-                    "text": str(),
-                }:
-                    if prompts_sha256 != prompts.sha256:
-                        raise ValueError(
-                            f"{path}: line {number}: field run.prompts_sha256: made with other "
-                            "prompts; start in another folder"
-                        )
-                    yield entry
-                case _:
-                    raise ValueError(f"{path}: line {number}: no answer of keyfed; remove the line")
+    filters = list_corpus_filters() if filters is None else filters
+    known = find_families()
+    entries = [entry for path in log_paths for entry in read_log(path, known)]
+    words: dict[str, int] = {}
+    rejected: list[dict[str, Any]] = []
+    for name in CORPUS_NAMES:
+        own = [entry for entry in entries if entry["family"] == name]
+        words[name] = _write_family(name, known, own, filters, rejected, directory)
+    lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in rejected)
+    write_file(directory / "llm_rejected.jsonl.gz", gzip.compress(lines.encode(), mtime=0))
+    return words
 
 
-def build_corpus(log_path: Path, prompts: Prompts, directory: Path) -> Counts:
-    """Sifts a log and writes what is kept, with its card, to `directory`.
-
-    The same log and prompts give the same files.
-
-    Raises:
-        ValueError: the log is damaged or of other prompts.
-    """
-    sift = _start_sift(prompts)
-    messages: list[Message] = []
-    models: dict[str, Mapping[str, Any]] = {}
-    settings: dict[str, Mapping[str, Any]] = {}
-    temperatures: Counter[float] = Counter()
-    registers: Counter[str] = Counter()
-    seeds: set[int] = set()
-    for entry in read_log(log_path, prompts):
-        messages += sift.accept(entry["text"], entry["topic"])
-        others = {k: v for k, v in sorted(entry["sampling"].items()) if k != "temperature"}
-        settings[json.dumps(others)] = others
-        models[json.dumps(entry["model"])] = entry["model"]
-        temperatures[entry["sampling"]["temperature"]] += 1
-        registers[entry["register"]] += 1
-        seeds.add(entry["run"]["seed"])
-    provenance = {
-        "models": list(models.values()),
-        "prompts_sha256": prompts.sha256,
-        "dialogues": len(prompts.dialogues),
-        "dialogues_per_prompt": DIALOGUES_PER_PROMPT,
-        "topics": len(prompts.topics),
-        "topics_used": len({message.topic for message in messages}),
-        "sampling": list(settings.values()),
-        "answers_by_temperature": {str(t): n for t, n in sorted(temperatures.items())},
-        "answers_by_register": dict(sorted(registers.items())),
-        "seeds": sorted(seeds),
-    }
-    write_llm_chats(messages, sift.counts, provenance, directory)
-    return sift.counts
+def _parse(
+    known: Mapping[tuple[str, str], Family], entry: Mapping[str, Any]
+) -> list[tuple[str, str]]:
+    family = known[entry["family"], entry["run"]["prompts_sha256"]]
+    return family.parse(entry["text"])
 
 
-def _start_sift(prompts: Prompts) -> Sift:
-    return Sift(message for dialogue in prompts.dialogues for message in dialogue.messages)
+def _write_family(
+    name: str,
+    known: Mapping[tuple[str, str], Family],
+    entries: Sequence[Mapping[str, Any]],
+    filters: Sequence[Filter],
+    rejected: list[dict[str, Any]],
+    directory: Path,
+) -> int:
+    """Words in the file; rejected lines are added to `rejected`."""
+    own = [family for (family_name, _), family in known.items() if family_name == name]
+    sift = Sift(message for family in own for message in family.shown)
+    sifted: list[Message] = []
+    for chat, entry in enumerate(entries):
+        family = known[name, entry["run"]["prompts_sha256"]]
+        stratum = family.stratum(entry)
+        for speaker, text, reason in sift.accept(family.parse(entry["text"])):
+            if reason is None:
+                sifted.append(Message(text, name, stratum, entry["topic"], chat, speaker))
+            else:
+                rejected.append(_describe_rejected(name, chat, reason, text))
+    result = apply_filters([message.text for message in sifted], filters)
+    for i, reason in result.rejected:
+        rejected.append(_describe_rejected(name, sifted[i].chat, reason, sifted[i].text))
+    messages = [sifted[i] for i in result.kept]
+    data = encode_messages(messages)
+    write_file(directory / f"{CORPUS_NAMES[name]}.jsonl.gz", data)
+    counts = Counter(dict(sift.counts.rejected.most_common()))
+    counts.update(result.counts)
+    card = _build_card(name, entries, messages, data, sift.counts.lines, counts)
+    write_card(card, directory, CORPUS_NAMES[name])
+    return _count_words(messages)
 
 
-def _show(dialogue: Dialogue) -> str:
-    lines = [f"{'AB'[i % 2]}: {message}" for i, message in enumerate(dialogue.messages)]
-    return "\n".join([f"[{dialogue.topic}]", *lines])
-
-
-def _read_dialogues(path: Path) -> Iterable[Dialogue]:
-    for number, entry in enumerate(_read_json(path, list), start=1):
-        match entry:
-            case {"topic": str(topic), "register": str(register), "messages": [_, _, *_] as said}:
-                if all(isinstance(message, str) and message.strip() for message in said):
-                    yield Dialogue(topic, register, tuple(said))
-                    continue
-        raise ValueError(
-            f"{path}: entry {number}: needs topic, register, and messages (two or more), all text"
+def _build_card(
+    family: str,
+    entries: Sequence[Mapping[str, Any]],
+    messages: Sequence[Message],
+    data: bytes,
+    lines_in: int,
+    rejected: Mapping[str, int],
+) -> dict[str, Any]:
+    name = CORPUS_NAMES[family]
+    words = _count_words(messages)
+    rng = random.Random(name)
+    models = _list_different(entry["model"] for entry in entries)
+    is_gemma = all(model["name"].startswith("gemma") for model in models)
+    diversity = None
+    if words:
+        tokens = [split_words(message.text) for message in messages]
+        sample_words = min(
+            _DIVERSITY_WORDS, sum(is_word(token) for line in tokens for token in line)
         )
+        diversity = asdict(measure_diversity(tokens, human_share=0.0, sample_words=sample_words))
+    temperatures = Counter(entry["sampling"]["temperature"] for entry in entries)
+    return build_card(
+        name=name,
+        description=_DESCRIPTIONS[family],
+        file=f"{name}.jsonl.gz",
+        data=data,
+        sources=[
+            Source(
+                name,
+                _GEMMA_LICENCE if is_gemma else _OTHER_LICENCE,
+                len(messages),
+                words,
+                True,
+                {"answers": len(entries)},
+            )
+        ],
+        models=models,
+        prompts={
+            "hashes": _list_different(
+                {key: value for key, value in sorted(entry["run"].items()) if key != "seed"}
+                for entry in entries
+            ),
+            "topics_used": len({message.topic for message in messages}),
+            "strata_used": len({message.stratum for message in messages}),
+            "answers_by_register": dict(sorted(Counter(e["register"] for e in entries).items())),
+        },
+        settings={
+            "sampling": _list_different(
+                {k: v for k, v in sorted(entry["sampling"].items()) if k != "temperature"}
+                for entry in entries
+            ),
+            "answers_by_temperature": {str(t): n for t, n in sorted(temperatures.items())},
+            "seeds": sorted({entry["run"]["seed"] for entry in entries}),
+        },
+        lines_in=lines_in,
+        rejected=rejected,
+        diversity=diversity,
+        error_statistics=None,
+        contamination=None,
+        known_gaps=_KNOWN_GAPS,
+        samples={name: [m.text for m in rng.sample(messages, min(_CARD_SAMPLES, len(messages)))]},
+    )
 
 
-def _read_topics(path: Path) -> Iterable[str]:
-    for group, topics in _read_json(path, dict).items():
-        if not isinstance(topics, list) or not all(isinstance(t, str) and t for t in topics):
-            raise ValueError(f"{path}: group {group!r}: needs a list of topics, all text")
-        yield from topics
+def _describe_rejected(family: str, chat: int, reason: str, text: str) -> dict[str, Any]:
+    return {"family": family, "chat": chat, "reason": reason, "text": text}
 
 
-def _read_json(path: Path, kind: type) -> Any:
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read as JSON: {error}") from error
-    if not isinstance(content, kind) or not content:
-        raise ValueError(f"{path}: needs a JSON {'array' if kind is list else 'object'}, not empty")
-    return content
+def _count_words(messages: Iterable[Message]) -> int:
+    return sum(len(list_words(message.text)) for message in messages)
+
+
+def _list_different(values: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return list({json.dumps(value): value for value in values}.values())
+
+
+_DESCRIPTIONS = {
+    "chat": "Two-person phone chats written by a language model from few-shot prompts, for "
+    "pre-training keyboards. A chat a line: chat, topic, stratum, messages as [speaker, text]. Made "
+    "by `keyfed synthesize generate`. Sampling in batches does not repeat bit for bit, so the file, "
+    "and not the seed, is the record.",
+    "message": "Single phone messages written by a language model for a persona, relationship, "
+    "situation and tone, from few-shot prompts, for pre-training keyboards. An answer a line: chat, "
+    "topic, stratum, messages as [speaker, text], one after the other but of no conversation. Made "
+    "by `keyfed synthesize generate`. Sampling in batches does not repeat bit for bit, so the file, "
+    "and not the seed, is the record.",
+}
+_GEMMA_LICENCE = (
+    "Written by Gemma 3 270M. Gemma is provided under and subject to the Gemma Terms of Use found "
+    "at ai.google.dev/gemma/terms; Google claims no rights in outputs. The prompts are this "
+    "project's own."
+)
+_OTHER_LICENCE = "That of the models' outputs, see Models. The prompts are this project's own."
+_KNOWN_GAPS = [
+    "A 270M base model wrote it: messages are fluent, but chats lose their thread, contradict "
+    "themselves and often leave their topic, and single messages seldom keep to theirs: the stratum "
+    "says what was asked for.",
+    "Facts, names and places are made up; any likeness to persons is chance.",
+    "English only. Registers are those of the prompts, not sampled from a population; the casual "
+    "one overdoes 'u' and 'ur'.",
+    "No typing errors: the typing simulator adds them.",
+    "The toxicity filter knows words, not meanings.",
+]

@@ -124,7 +124,7 @@ def test_a_missing_source_is_refused_before_anything_is_built(tmp_path: Path) ->
     test = (ROOT / "scripts" / "presets" / "test.yaml").read_text("utf-8")
     for old, new in (
         ("population: {", f"population: {{messages: {missing}, "),
-        ("text: {", f"text: {{web: {missing}, "),
+        ("text: {", f"text: {{files: [{missing}], "),
     ):
         preset.write_text(test.replace(old, new))
         done = run_keyfed("run", "--preset", preset, "--out", tmp_path / "out")

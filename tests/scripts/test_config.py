@@ -32,7 +32,7 @@ def test_the_presets_load() -> None:
         config = load_config(name)
         assert config == load_config(str(PRESETS / f"{name}.yaml"))
         assert config.federated.engine == "tff"
-        assert config.text.web is None and config.population.messages is None
+        assert not config.text.files and config.population.messages is None
 
 
 @pytest.mark.parametrize(

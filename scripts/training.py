@@ -1,0 +1,201 @@
+"""What the training stages do: tokenizer, pre-training of an arm, federated learning.
+
+Heavy libraries are imported where they are used.
+"""
+
+import functools
+import json
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scripts.progress import show_progress
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from federated.training import FederatedTraining
+    from scripts.pipeline import Run
+    from scripts.pool_files import TrainingPools
+
+REAL_CHAT = "real_chat"
+"""The arm that reads the simulated devices' own messages: a ceiling, trained in a study only."""
+TOKENIZER_POOLS = ("web", "web_converted", "llm")  # the others are parts of these
+
+
+def build_tokenizer(run: "Run", folder: Path) -> None:
+    """Trains the tokenizer and fixes the evaluation vocabulary, both on public text."""
+    from eval.targets import EvaluationVocabulary
+    from model.tokenizer import train_tokenizer
+    from scripts.pool_files import read_pool
+
+    pools = [run.out / "text" / f"{name}.jsonl.gz" for name in TOKENIZER_POOLS]
+    with show_progress("tokenizer", 3) as advance:
+        texts = [" ".join(message.words) for path in pools for message in read_pool(path)]
+        advance(1, "pieces")
+        model = train_tokenizer(texts, run.config.tokenizer)
+        (folder / "tokenizer.model").write_bytes(model)
+        advance(2, "vocabulary")
+        vocabulary = EvaluationVocabulary.build(texts, run.config.evaluation.vocabulary)
+        vocabulary.save(folder / "vocabulary.txt")
+
+
+def build_pretrained(run: "Run", arm: str, folder: Path) -> None:
+    """Trains an arm on its recipe's rows; goes on from its checkpoint."""
+    quieten_tensorflow()
+    from model.checkpoint import save_weights
+    from model.network import NetworkShape
+    from model.pretraining import pretrain
+    from synthetic_text.mixture import batch_rows, stream_batches
+
+    config, text = run.config.pretraining, run.config.text
+    training = _training_pools(run, arm)
+    pools = training.pools
+    floor = run.recipe(arm).human_floor if arm != REAL_CHAT else 1.0
+    counts = batch_rows(pools, training.shares, text.batch_words, floor)
+    steps = text.words // text.batch_words
+    shape = NetworkShape(
+        run.load_tokenizer().size, run.config.network.embedding, run.config.network.units
+    )
+    with show_progress(f"pre-train {arm}", steps) as advance:
+        weights = pretrain(
+            lambda start: stream_batches(pools, counts, run.config.seed, start, text.temperature),
+            shape,
+            steps,
+            config,
+            run.config.seed,
+            folder / "checkpoint.npz",
+            lambda step, loss: advance(step, f"loss {loss:.2f}"),
+        )
+    save_weights(folder / "weights.npz", weights)
+    (folder / "checkpoint.npz").unlink(missing_ok=True)
+    words = sum(counts[name] * pool.words / len(pool.rows) for name, pool in pools.items())
+    read = {
+        "steps": steps,
+        "rows_a_batch": sum(counts.values()),
+        "words_read": round(steps * words),
+        "distinct_words": training.distinct_words,
+    }
+    read |= {f"rows_a_batch_{name}": count for name, count in counts.items()}
+    (folder / "read.json").write_text(
+        json.dumps(read | {"parameters": shape.parameters()}), "utf-8"
+    )
+
+
+def _training_pools(run: "Run", arm: str) -> "TrainingPools":
+    from scripts.pool_files import TrainingPools, chat_pool, load_training_pools
+
+    row_tokens = run.config.pretraining.row_tokens
+    if arm == REAL_CHAT:
+        users = run.split_population()[0]["train"].values()
+        pool = chat_pool(users, run.load_tokenizer(), row_tokens)
+        return TrainingPools({arm: pool}, {arm: 1.0}, pool.words)
+    recipe, choose = run.recipe(arm), None
+    if recipe.adapted:
+        from scripts.adaptation import choose_messages
+
+        choose = functools.partial(
+            choose_messages,
+            folder=run.out / run.adaptation.name,
+            config=run.config.adaptation,
+            seed=run.config.seed,
+        )
+    return load_training_pools(
+        run.out / "text",
+        recipe,
+        run.load_tokenizer(),
+        row_tokens,
+        run.config.text.temperature,
+        choose,
+    )
+
+
+def build_federated(run: "Run", arm: str, folder: Path) -> None:
+    """Trains an arm on the devices; goes on from its checkpoint."""
+    quieten_tensorflow()
+    from federated.engines import create_engine
+    from federated.ledger import Ledger
+    from federated.local_training import LocalTraining
+    from federated.population import DeviceStore
+    from federated.training import FederatedTraining, train_federated
+    from model.checkpoint import load_weights, save_weights
+    from model.rows import encode_text, pack_rows
+
+    config = run.config.federated
+    split, _ = run.split_population()
+    store = DeviceStore.build(
+        [
+            pack_rows(
+                (encode_text(run.load_tokenizer(), text) for text in messages), config.row_tokens
+            )
+            for messages in split["train"].values()
+        ]
+    )
+    judges = list(split["validation"].values())[: run.config.evaluation.curve_users]
+    del split
+    weights = load_weights(run.out / "pretrained" / arm / "weights.npz")
+    engine = create_engine(
+        config.engine, LocalTraining(config.local_learning_rate, config.clip_norm)
+    )
+    try:
+        training = FederatedTraining(weights, store, engine, config, run.config.seed)
+        if arm != REAL_CHAT and run.recipe(arm).adapted:
+            ledger = (run.out / run.adaptation.name / "ledger.json").read_text("utf-8")
+            training.ledger.earlier = (Ledger.from_json(ledger),)
+        with show_progress(f"federate {arm}", config.rounds) as advance:
+
+            def after_round(training: "FederatedTraining") -> None:
+                if training.round % config.evaluate_every == 0 or training.round == config.rounds:
+                    _add_to_curve(run, folder, arm, training.round, training.weights, judges)
+                latest = training.history[-1]
+                advance(
+                    training.round,
+                    f"loss {latest['loss']:.2f}, clipped {latest['clipped']:.0%}",
+                )
+
+            if not (folder / "checkpoint.npz").exists():
+                _add_to_curve(run, folder, arm, 0, weights, judges)
+            train_federated(training, config.rounds, folder / "checkpoint.npz", after_round)
+    finally:
+        engine.close()
+    save_weights(folder / "weights.npz", training.weights)
+    (folder / "ledger.json").write_text(training.ledger.to_json(), "utf-8")
+    (folder / "rounds.json").write_text(json.dumps(training.history), "utf-8")
+    (folder / "checkpoint.npz").unlink(missing_ok=True)
+
+
+def _add_to_curve(
+    run: "Run",
+    folder: Path,
+    arm: str,
+    done: int,
+    weights: Sequence["np.ndarray"],
+    judges: Sequence[Sequence[str]],
+) -> None:
+    """Appends validation users' accuracy after `done` rounds to curve.json, measured through a TFLite file."""
+    from device_runtime.keyboard import Keyboard
+    from eval.next_word import score_users
+    from eval.targets import EvaluationVocabulary
+    from scripts.scoring import write_bundle_files  # scoring builds on this file
+
+    path, bundle = folder / "curve.json", folder / "curve_bundle"
+    write_bundle_files(run, bundle, weights, {"arm": arm, "rounds": done})
+    vocabulary = EvaluationVocabulary.load(run.out / "tokenizer" / "vocabulary.txt")
+    limit = run.config.evaluation.curve_max_targets
+    scores = score_users(functools.partial(Keyboard.open, bundle), judges, vocabulary, limit)
+    top1 = scores.intervals(run.config.seed)["top1"]
+    curve = json.loads(path.read_text("utf-8")) if path.exists() else []
+    curve = [point for point in curve if point["round"] < done]
+    curve.append({"round": done, "top1": top1.value, "low": top1.low, "high": top1.high})
+    path.write_text(json.dumps(curve), "utf-8")
+
+
+def quieten_tensorflow() -> None:
+    """Imports TensorFlow without its chatter of starting and converting; errors still show."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read once, at the import
+    import tensorflow  # noqa: F401
+
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    logging.getLogger("absl").setLevel(logging.ERROR)
