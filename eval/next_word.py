@@ -218,11 +218,12 @@ def _start_worker(
 ) -> None:
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C, and ends this process
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    threading.Thread(target=exit_with_parent, daemon=True).start()
     _worker = open_keyboard(), vocabulary, max_targets
 
 
-def _exit_with_parent() -> None:
+def exit_with_parent() -> None:
+    """Waits for the end of the process that started this one, then ends this one: for a thread of a worker."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

@@ -110,10 +110,16 @@ class Run:
 
     @functools.cached_property
     def contamination(self) -> Stage:
-        """Certificate that no evaluation set is in the text that the arms read; without it nothing is trained."""
+        """Certificate that no evaluation set is in the text that the arms read; without it nothing is scored."""
         settings = self.settings("population") | self.population_facts()
         settings |= {"second_test": self._second_test_facts()}
-        rooms = ("synthetic_text/contamination.py", "federated/population.py", *SCORING)
+        rooms = (
+            "synthetic_text/contamination.py",
+            "synthetic_text/card.py",
+            "federated/population.py",
+            "scripts/text_card.py",
+            *SCORING,
+        )
         needs = (self.population, self.text)
         return Stage(
             "contamination", settings, rooms, needs, functools.partial(build_contamination, self)
@@ -154,7 +160,6 @@ class Run:
         else:
             recipe = self.recipe(arm)
             settings["recipe"] = dataclasses.asdict(recipe)
-            needs.append(self.contamination)
             if recipe.adapted:
                 needs.append(self.adaptation)
         rooms = (
@@ -206,7 +211,10 @@ class Run:
             "federated/population.py",
             *SCORING,
         )
-        needs = (self.population, self.exported(arm, step))
+        needs = (
+            self.contamination,
+            self.exported(arm, step),
+        )  # the first before anything is trained
         return Stage(f"evaluated/{arm}-{step}", settings, rooms, needs, build)
 
     def evaluated_second(self, arm: str) -> Stage:
@@ -214,7 +222,7 @@ class Run:
         build = functools.partial(build_evaluated_second, self, arm)
         settings = self.settings("evaluation") | self._second_test_facts()
         rooms = ("device_runtime", "eval/next_word.py", "eval/targets.py", *SCORING)
-        needs = (self.exported(arm, "pretrained"),)
+        needs = (self.contamination, self.exported(arm, "pretrained"))
         return Stage(f"evaluated_second/{arm}", settings, rooms, needs, build)
 
     def load_scores(self, evaluated: Stage) -> "WordScores":

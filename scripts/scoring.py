@@ -27,12 +27,13 @@ LICENCES = {
 
 
 def build_contamination(run: "Run", folder: Path) -> None:
-    """Compares the texts with every evaluation set and writes the certificate.
+    """Compares the texts with every evaluation set; writes the certificate and the data card of the synthetic text.
 
     Raises:
         ValueError: the overlap is above the limit.
     """
     from scripts.pool_files import read_pool
+    from scripts.text_card import write_text_card
     from synthetic_text.contamination import check_contamination, require_clean
 
     split, _ = run.split_population()
@@ -51,9 +52,9 @@ def build_contamination(run: "Run", folder: Path) -> None:
     ]
     with show_progress("contamination", 1):
         certificate = check_contamination(corpus, sets)
-    (folder / "certificate.json").write_text(
-        json.dumps(dataclasses.asdict(certificate), indent=1), "utf-8"
-    )
+    facts = dataclasses.asdict(certificate)
+    (folder / "certificate.json").write_text(json.dumps(facts, indent=1), "utf-8")
+    write_text_card(run.out / "text", run.config.text, facts, folder)
     require_clean(certificate)
 
 

@@ -8,6 +8,8 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
@@ -89,7 +91,7 @@ def run_study(
     ]
     jobs = list_jobs(runs, ablation_seeds)
     with ProcessPoolExecutor(
-        os.cpu_count(), mp_context=multiprocessing.get_context("spawn"), initializer=_use_one_thread
+        os.cpu_count(), mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
     ) as pool:
         _finish(pool, runs, jobs)
     study = collect_study(runs, jobs) | {"loops": list(loops)}
@@ -174,7 +176,12 @@ def _list_arm_runs(jobs: Sequence[Job], second: bool) -> "list[ArmRun]":
     return runs
 
 
-def _use_one_thread() -> None:
+def _start_worker() -> None:
+    """One thread for each worker, which ends with the study, and leaves Ctrl-C to it."""
+    from eval.next_word import exit_with_parent
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=exit_with_parent, daemon=True).start()
     os.environ |= {name: "1" for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")}
     os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -210,5 +217,7 @@ def _finish(pool: ProcessPoolExecutor, runs: Sequence[Run], jobs: Sequence[Job])
                 pending |= {pool.submit(Job.do, job): None for job in ready}
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
+        for worker in multiprocessing.active_children():
+            worker.kill()  # its stage goes on from its checkpoint
         say("study: stopped; the same command goes on from here")
         raise

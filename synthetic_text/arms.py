@@ -19,12 +19,12 @@ from synthetic_text.filters import (
     personal_data_filter,
     toxicity_filter,
 )
-from synthetic_text.llm_chats import load_llm_chats
+from synthetic_text.llm_chats import Message, load_llm_chats
 from synthetic_text.register import RegisterModel, select_by_register
 from synthetic_text.typist import Typist, load_layout
 from synthetic_text.variants import calibrate_variants, list_variant_rates
 
-_MESSAGES_A_TYPIST = 200
+MESSAGES_A_TYPIST = 200
 _WORD_INSIDE = re.compile(r"(?<=[\w,] )[^\W\d_]+(?:['’][^\W\d_]+)*")
 _MIN_DISPLAY_COUNT = 3
 _MIN_DISPLAY_SHARE = 0.6
@@ -168,7 +168,7 @@ def build_pools(
         pools["web_news"] = _as_written(_take_words(chosen, config.words))
 
     on_step(1, "register")
-    written = load_llm_chats()
+    written = _sample(load_llm_chats(), config.llm_words, rng)
     chats = calibrate_variants([m.text for m in written], list_variant_rates(), seed)
     register = RegisterModel.fit(chats)
     general_words = sum(count_words(split_words(text)) for text in chats)
@@ -212,6 +212,15 @@ def build_pools(
     return PoolTexts(pools, find_display_forms([*sentences, *chats]), counts)
 
 
+def _sample(messages: list[Message], words: int | None, rng: np.random.Generator) -> list[Message]:
+    """Messages drawn until they hold `words` words, in the order of the corpus."""
+    if words is None:
+        return messages
+    order = rng.permutation(len(messages))
+    totals = np.cumsum([count_words(split_words(messages[i].text)) for i in order])
+    return [messages[i] for i in np.sort(order[: np.searchsorted(totals, words) + 1])]
+
+
 def _merge(corpora: Mapping[str, Corpus]) -> tuple[list[str], dict[str, dict[str, int]]]:
     """Sentences of all corpora, those of two once, and the sum of what was read and dropped."""
     sentences = dict.fromkeys(text for corpus in corpora.values() for text in corpus.sentences)
@@ -244,7 +253,7 @@ def _type_source(
     config: TextConfig,
     seed: int,
 ) -> Source:
-    """Messages as typed by simulated users, each of whom types `_MESSAGES_A_TYPIST` of them.
+    """Messages as typed by simulated users, each of whom types `MESSAGES_A_TYPIST` of them.
 
     What the layout has no keys for is left out, with or without typing noise, so the switch changes nothing else.
     """
@@ -257,8 +266,8 @@ def _type_source(
     messages = [words for words, _, _ in kept]
     rng = np.random.default_rng([seed, 1])
     typed: list[list[str]] = []
-    for start in range(0, len(messages), _MESSAGES_A_TYPIST):
-        block = messages[start : start + _MESSAGES_A_TYPIST]
+    for start in range(0, len(messages), MESSAGES_A_TYPIST):
+        block = messages[start : start + MESSAGES_A_TYPIST]
         forms = iter(
             Typist.sample(layout, rng).type_words([word for words in block for word in words], rng)
         )

@@ -20,6 +20,7 @@ class TextConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
         batch_words: words of an optimizer step, so every arm takes words // batch_words steps.
         llm_share: share of LLM-written words in every batch of the synthetic arm.
         human_floor: least share of human-written words in every batch of the synthetic arm.
+        llm_words: LLM-written words to take at most, whole messages of all families in the same shares; None takes all.
         register_words: web words kept by register and converted; the best of the corpus, not a sample.
         layout: keyboard layout of the typing simulator.
         typing_noise: whether the synthetic arm's context is typed by the simulator.
@@ -33,6 +34,7 @@ class TextConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
     batch_words: Annotated[int, pydantic.Field(ge=50)]
     llm_share: Share = 0.5
     human_floor: Share = 0.3
+    llm_words: Words | None = None
     register_words: Words
     layout: str = "qwerty"
     typing_noise: bool = True

@@ -104,6 +104,7 @@ def generate(
     if instruct and endpoint is None:
         raise ValueError("instruct: the embedded model is a base model; give an endpoint")
     families = load_families(instruct)
+    filters = list_corpus_filters()  # now: a missing package is not found out after hours
     log_path = out_dir / LOG_NAME
     with ExitStack() as context:
         if endpoint is None:
@@ -128,7 +129,7 @@ def generate(
 
             share = words * (i + 1) // len(families) - words * i // len(families)
             before += collect_answers(log_path, completes, model, family, share, seed, add_progress)
-    return build_corpus([log_path], out_dir)
+    return build_corpus([log_path], out_dir, filters)
 
 
 def collect_answers(

@@ -1,8 +1,15 @@
 """Prompts for single messages by persona x relationship x situation x tone.
 
-Shown are a few writers with what they wrote (`prompts/messages.json`, hand-written), of one typing
-style, the first of them of the writer's dialect where there is one; the model goes on with the
-messages of a cell of `tables/`.
+Shown are a few writers with what they wrote (`prompts/messages.json`, hand-written), of the
+persona's typing style, the first of them of the persona's dialect where there is one; the model goes
+on with messages to a relationship, about a situation, in a tone.
+
+What the embedded model makes of it, measured on 2,253 answers whose head named the persona too:
+style comes through (lower-case start 97 % of lines in casual, 0.6 % in standard; emoji 54 % in
+expressive, 0.3 % in the others), relationship and situation in part (words of family in 7.7 % of lines
+to relatives and 4.5 % of others, of school 6.9 and 2.0, of work 10.6 and 5.9; a word of the situation
+in 10 % of answers, 5 % by chance), dialect and tone hardly (sorry in 5.8 % of apologetic lines, 2.5 %
+of others; nothing to see for other tones).
 """
 
 import random
@@ -81,7 +88,7 @@ class FewShotMessages:
         rng = random.Random(f"{seed}/shown/{prompt_set}")
         shown = self._choose_examples(rng, dialect, style)
         cell = draw_cell(self.tables, seed, number, dialect, style).describe()
-        head = _head(cell["relationship"], cell["topic"])
+        head = _head(cell["relationship"], cell["topic"], cell["tone"])
         rng = random.Random(f"{seed}/message/{number}")
         return Request(
             number=number,
@@ -137,12 +144,13 @@ def parse_messages(text: str) -> list[tuple[str, str]]:
     return [("A", line) for line in lines if line]
 
 
-def _head(relationship: str, situation: str) -> str:
-    return f"[to {relationship}: {situation}]"
+def _head(relationship: str, situation: str, tone: str) -> str:
+    return f"[to {relationship}: {situation}, {tone}]"
 
 
 def _show(example: Example) -> str:
-    return "\n".join([_head(example.relationship, example.situation), *example.messages])
+    head = _head(example.relationship, example.situation, example.tone)
+    return "\n".join([head, *example.messages])
 
 
 def _read_examples(path: Path) -> Iterable[Example]:

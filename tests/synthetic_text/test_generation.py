@@ -13,6 +13,7 @@ import pytest
 from synthetic_text import generation, llm_chats
 from synthetic_text.answer_log import AnswerLog, read_log
 from synthetic_text.chat_prompts import load_chat_family
+from synthetic_text.filters import LineFilter
 from synthetic_text.generation import (
     SLOTS,
     build_corpus,
@@ -160,7 +161,7 @@ def test_a_messages_prompt_shows_the_style_of_its_writer_and_one_of_the_dialect(
         assert {example.style for example in others} == {cell["register"]}
         assert first.dialect == cell["dialect"] or cell["dialect"] not in with_dialect
         assert request.prompt.rstrip().splitlines()[-1] == (
-            f"[to {cell['relationship']}: {cell['topic']}]"
+            f"[to {cell['relationship']}: {cell['topic']}, {cell['tone']}]"
         )
         for example in (first, *others):
             assert "\n".join(example.messages) in request.prompt
@@ -296,19 +297,13 @@ def test_the_same_log_gives_the_same_files_and_every_line_is_kept_or_rejected(tm
 
 
 def test_corpus_filters_have_the_last_word(tmp_path):
-    class NoW5:
-        reason = "w5"
-
-        def __call__(self, texts):
-            import numpy as np
-
-            return np.array(["w5 " in text for text in texts], bool)
-
     collect(tmp_path, CountingModel(), words=160)
-    words = build_corpus([tmp_path / "answers.jsonl"], tmp_path, filters=[NoW5()])
+    first = logged(tmp_path)[0]["text"].strip()
+    never_first = LineFilter("first", lambda text: text == first)
+    words = build_corpus([tmp_path / "answers.jsonl"], tmp_path, filters=[never_first])
     assert words["chat"] == 160 - 8
     card = json.loads((tmp_path / "llm_chats.card.json").read_text())
-    assert card["filters"] == [{"reason": "w5", "in": 20, "rejected": 1, "out": 19}]
+    assert card["filters"] == [{"reason": "first", "in": 20, "rejected": 1, "out": 19}]
 
 
 def test_a_file_holds_what_was_written_to_it():
@@ -329,7 +324,7 @@ def test_a_file_holds_what_was_written_to_it():
         (
             "dialogues_a.json",
             '[{"topic": "x", "register": "plain", "messages": ["a", "b"]}]',
-            "has 0 dialogues, needs 4",
+            "register 'brief' has 0 dialogues, needs 4",
         ),
         ("topics.json", '{"food": "bread"}', "group 'food'"),
         ("topics.json", '{"food": ["bread"], "home": ["bread"]}', "'bread' comes twice"),

