@@ -33,7 +33,7 @@ NAMES = {"web": "web_all"}
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One arm of one seed: trained, exported, scored on the test users and on the second test set, if there is one."""
+    """One arm of one seed: trained, exported, scored on the test users; of HEADLINE, also on the second test set."""
 
     run: Run
     arm: str
@@ -41,7 +41,7 @@ class Job:
     def do(self) -> None:
         """Finishes what is missing."""
         self.run.ensure(self.run.evaluated(self.arm, "pretrained"))
-        if self.run.second_test is not None:
+        if self.run.second_test is not None and self.arm in HEADLINE:
             self.run.ensure(self.run.evaluated_second(self.arm))
 
 
@@ -161,6 +161,8 @@ def _list_arm_runs(jobs: Sequence[Job], second: bool) -> "list[ArmRun]":
 
     runs = []
     for run, arm in ((job.run, job.arm) for job in jobs):
+        if second and arm not in HEADLINE:
+            continue
         scored = run.evaluated_second(arm) if second else run.evaluated(arm, "pretrained")
         read = run.read_json(f"{run.pretrained(arm).name}/read.json")
         runs.append(
