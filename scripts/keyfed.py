@@ -30,7 +30,7 @@ bench = typer.Typer(help="Speed on this machine.", no_args_is_help=True)
 app.add_typer(synthesize, name="synthesize")
 app.add_typer(bench, name="bench")
 
-Preset = Annotated[str, typer.Option(help="quick, full, test, or a YAML file.")]
+Preset = Annotated[str, typer.Option(help="quick, full, loop, test, or a YAML file.")]
 Out = Annotated[
     Path, typer.Option(help="Folder of the run; a finished stage there is not run again.")
 ]
@@ -275,10 +275,10 @@ def study(
 @app.command()
 def loop(
     out: Out,
-    preset: Preset = "quick",
+    preset: Preset = "loop",
     generations: Annotated[int, typer.Option(min=2, help="At the most.")] = 3,
     words: Annotated[int, typer.Option(min=1_000, help="Words of each generation's pool.")] = (
-        100_000
+        8_000
     ),
     human_floor: Annotated[
         float, typer.Option(min=0, max=1, help="Least share of human text in a pool.")
@@ -293,7 +293,7 @@ def loop(
         generations=generations,
         words=words,
         human_floor=human_floor,
-        sample_words=min(50_000, int((1 - human_floor) * words)),
+        sample_words=min(50_000, words // 2, int((1 - human_floor) * words)),
     )
 
     def choose(run: Any) -> Any:
@@ -314,7 +314,7 @@ def loop(
         )
     for crossing in record["crossed"]:
         print(
-            f"stopped: {crossing['monitor']} {crossing['value']:.4g} is below {crossing['bound']:.4g}"
+            f"stopped: {crossing['monitor']} is {crossing['value']:.4g}, the limit {crossing['limit']:.4g}"
         )
     if not record["crossed"]:
         print("no limit was crossed")

@@ -192,6 +192,7 @@ def _prepare(run: Run) -> None:
     """What the arms of a seed share: texts checked against the test users, tokenizer, histogram of the devices."""
     run.ensure(run.contamination)
     run.ensure(run.adaptation)
+    run.ensure(run.tokenizer)
 
 
 def _finish(pool: ProcessPoolExecutor, runs: Sequence[Run], jobs: Sequence[Job]) -> None:

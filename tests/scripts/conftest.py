@@ -41,7 +41,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
     web = write_web_text(folder / "web.jsonl", articles=150)
     population = write_population(folder / "population.jsonl", users=100, messages=8)
     content = yaml.safe_load((PRESETS / "test.yaml").read_text("utf-8"))
-    content["text"]["web"] = str(web)
+    content["text"] |= {"public": [], "files": [str(web)]}
     content["population"]["messages"] = str(population)
     content["evaluation"]["max_targets"] = 0
     preset = folder / "own.yaml"

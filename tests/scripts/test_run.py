@@ -158,7 +158,7 @@ def test_evaluate_on_the_test_users_file_gives_the_figures_of_the_run(
     shares = (population.train_share, population.validation_share)
     split, _ = split_population(
         read_message_file(finished.population),
-        config.seed,
+        population.rotation,
         population.max_messages,
         (*shares, 1 - sum(shares)),
     )

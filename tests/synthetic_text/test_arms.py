@@ -185,7 +185,7 @@ def test_synthesis_opens_no_private_file_and_imports_no_room_that_could(
     rooms = {
         path.relative_to(ROOT).parts[0]
         for path in opened
-        if path.is_relative_to(ROOT) and not path.is_relative_to(packages)
+        if path.is_relative_to(ROOT) and not path.is_relative_to(sys.prefix)
     }
     assert rooms <= {"synthetic_text", "device_runtime"}
 
