@@ -50,6 +50,7 @@ class Run:
         force: stages to build again.
         processes: that score users side by side.
         second_test: another human test set, JSONL or Parquet of {user, text}.
+        vocabulary_of: the run whose evaluation vocabulary is used, once its tokenizer stage is done; None: this one's.
     """
 
     out: Path
@@ -58,6 +59,7 @@ class Run:
     force: frozenset[str] = frozenset()
     processes: int = min(2, os.cpu_count() or 1)
     second_test: Path | None = None
+    vocabulary_of: "Run | None" = None
 
     def ensure(self, stage: Stage) -> Path:
         """The stage's folder, after everything it needs is there."""
@@ -222,8 +224,18 @@ class Run:
         build = functools.partial(build_evaluated_second, self, arm)
         settings = self.settings("evaluation") | self._second_test_facts()
         rooms = ("device_runtime", "eval/next_word.py", "eval/targets.py", *SCORING)
+        settings |= self._vocabulary_facts()
         needs = (self.contamination, self.exported(arm, "pretrained"))
         return Stage(f"evaluated_second/{arm}", settings, rooms, needs, build)
+
+    def _vocabulary_facts(self) -> dict[str, str]:
+        other = self.vocabulary_of
+        return {} if other is None else {"vocabulary_of": other.tokenizer.fingerprint()}
+
+    @property
+    def vocabulary(self) -> Path:
+        """Words that count as in-vocab, one a line."""
+        return (self.vocabulary_of or self).out / "tokenizer" / "vocabulary.txt"
 
     def load_scores(self, evaluated: Stage) -> "WordScores":
         """What a finished stage of `evaluated` or `evaluated_second` counted."""

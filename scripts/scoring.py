@@ -115,7 +115,7 @@ def _score(run: "Run", arm: str, step: str, users: Sequence[Sequence[str]], fold
     from eval.targets import EvaluationVocabulary
 
     bundle = run.out / run.exported(arm, step).name / "bundle"
-    vocabulary = EvaluationVocabulary.load(run.out / "tokenizer" / "vocabulary.txt")
+    vocabulary = EvaluationVocabulary.load(run.vocabulary)
     with show_progress(f"evaluate {arm} {step}", len(users)) as advance:
         scores = score_users(
             functools.partial(Keyboard.open, bundle),

@@ -79,15 +79,21 @@ def run_study(
         second_test: JSONL or Parquet of {user, text} to score every arm on as well.
         loops: records of `keyfed loop` to show beside.
     """
-    runs = [
-        Run(
-            out / f"seed-{seed}",
-            config.model_copy(update={"seed": seed}),
-            preset,
-            processes=1,
-            second_test=second_test,
+    first = Run(
+        out / "seed-1",
+        config.model_copy(update={"seed": 1}),
+        preset,
+        processes=1,
+        second_test=second_test,
+    )
+    runs = [first] + [
+        dataclasses.replace(
+            first,
+            out=out / f"seed-{seed}",
+            config=config.model_copy(update={"seed": seed}),
+            vocabulary_of=first,  # or the seeds' scores could not be added
         )
-        for seed in range(1, seeds + 1)
+        for seed in range(2, seeds + 1)
     ]
     jobs = list_jobs(runs, ablation_seeds)
     with ProcessPoolExecutor(
@@ -199,6 +205,7 @@ def _finish(pool: ProcessPoolExecutor, runs: Sequence[Run], jobs: Sequence[Job])
     """Prepares every run, and does its jobs as soon as it is prepared, in their order otherwise."""
     pending: dict[Future[None], Run | None] = {pool.submit(_prepare, run): run for run in runs}
     prepared: list[Run] = []
+    first = runs[0]  # has the vocabulary of all
     left = list(jobs)
     done = 0
     try:
@@ -214,7 +221,9 @@ def _finish(pool: ProcessPoolExecutor, runs: Sequence[Run], jobs: Sequence[Job])
                 ready = [
                     job
                     for job in left
-                    if job.run in prepared and (job.arm in HEADLINE or len(prepared) == len(runs))
+                    if first in prepared
+                    and job.run in prepared
+                    and (job.arm in HEADLINE or len(prepared) == len(runs))
                 ]
                 left = [job for job in left if job not in ready]
                 pending |= {pool.submit(Job.do, job): None for job in ready}

