@@ -23,7 +23,7 @@ class TextConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
         llm_words: LLM-written words to take at most, whole messages of all families in the same shares; None takes all.
         register_words: web words kept by register and converted; the best of the corpus, not a sample.
         layout: keyboard layout of the typing simulator.
-        typing_noise: whether the synthetic arm's context is typed by the simulator.
+        typing_noise: whether the synthetic arm's context is typed by the simulator; off, as it hurt in a study.
         deduplicate: whether near-duplicates within the synthetic arm's whole mix are left out.
         temperature: over strata of LLM text: 1 as they come, larger lifts the rare ones.
     """
@@ -37,7 +37,7 @@ class TextConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
     llm_words: Words | None = None
     register_words: Words
     layout: str = "qwerty"
-    typing_noise: bool = True
+    typing_noise: bool = False
     deduplicate: bool = True
     temperature: Annotated[float, pydantic.Field(ge=1)] = 1.0
 
