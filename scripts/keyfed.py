@@ -248,13 +248,11 @@ def study(
     as_json: AsJson = False,
 ) -> None:
     """Synthetic text against web text and its own parts, over several seeds: study.html, study.json."""
-    from federated.isolation import isolate_network
     from scripts.config import load_config
     from scripts.progress import say
     from scripts.stages import lock_run
     from scripts.study import read_loop, run_study
 
-    isolate_network()  # its workers inherit it
     config = _rotate(load_config(preset), eval_rotation)
     loops = [read_loop(path) for path in loop or ()]
     files = (*config.text.files, *(web or ()))

@@ -187,7 +187,9 @@ def _list_arm_runs(jobs: Sequence[Job], second: bool) -> "list[ArmRun]":
 def _start_worker() -> None:
     """One thread for each worker, which ends with the study, and leaves Ctrl-C to it."""
     from eval.next_word import exit_with_parent
+    from federated.isolation import isolate_network
 
+    isolate_network()  # before anything starts threads
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=exit_with_parent, daemon=True).start()
     os.environ |= {name: "1" for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")}

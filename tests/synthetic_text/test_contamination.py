@@ -94,8 +94,8 @@ def test_lightly_edited_copies_are_found(speeches, kind):
 
 
 def test_public_texts_of_other_people_pass(speeches):
-    snippets = load_public_source("snippets").sentences[:1500]
-    certificate = check_contamination(snippets, {"speeches": speeches})
+    news = load_public_source("news").sentences[:1500]
+    certificate = check_contamination(news, {"speeches": speeches})
     assert certificate.passed
     require_clean(certificate)
 
@@ -181,7 +181,7 @@ def test_overlap_stops_the_run_without_a_word_of_the_text(speeches):
 
 def test_a_leak_of_one_line_in_fifty_stops_the_run_also_when_edited(speeches):
     rng = np.random.default_rng(3)
-    evaluation, others = speeches[:400], load_public_source("snippets").sentences[:400]
+    evaluation, others = speeches[:400], load_public_source("news").sentences[:400]
     assert check_contamination(others, {"e": evaluation}).passed
     for kind in EDITS:
         leaked = [edit(line, kind, rng) for line in evaluation[::50]]
