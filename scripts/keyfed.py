@@ -15,7 +15,7 @@ except ModuleNotFoundError:  # the device runtime alone was installed
     )
     raise SystemExit(2) from None
 
-from scripts.synthesize import synthesize
+from scripts.synthesize import print_figures, synthesize
 
 if TYPE_CHECKING:
     from scripts.config import RunConfig
@@ -197,14 +197,16 @@ def suggest(
 
 @app.command()
 def account(
-    noise_multiplier: Annotated[float, typer.Option(help="z, noise on a tree node in clip norms.")],
+    noise_multiplier: Annotated[
+        float, typer.Option(help="z, noise on a tree node or a sum, in clip norms.")
+    ],
     rounds: Annotated[int, typer.Option(help="Server steps.")],
     min_separation: Annotated[
         int, typer.Option(help="b: two rounds of a device are at least b apart.")
     ],
     max_participations: Annotated[int, typer.Option(help="k: rounds of one device at the most.")],
     delta: Annotated[float, typer.Option(help="Of (epsilon, delta).")],
-    mechanism: Annotated[str, typer.Option(help="tree")] = "tree",
+    mechanism: Annotated[str, typer.Option(help="tree or gaussian.")] = "tree",
     as_json: AsJson = False,
 ) -> None:
     """Privacy of a federated run: zCDP rho and (epsilon, delta)."""
@@ -323,7 +325,7 @@ def bench_typing(as_json: AsJson = False) -> None:
     """Words a second of the typing simulator on one core, without the keystroke log."""
     from synthetic_text.typing_check import measure_words_per_second
 
-    _print_figures({"words_per_s": measure_words_per_second()}, as_json)
+    print_figures({"words_per_s": measure_words_per_second()}, as_json)
 
 
 @bench.command("dedup")
@@ -338,15 +340,7 @@ def bench_dedup(
     from synthetic_text.duplicates import measure_deduplication, recombine_lines
 
     text = recombine_lines(load_public_source("news").sentences, lines)
-    _print_figures(measure_deduplication(text), as_json)
-
-
-def _print_figures(figures: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(figures))
-        return
-    for name, figure in figures.items():
-        print(f"{name:24} {figure:,.6g}")
+    print_figures(measure_deduplication(text), as_json)
 
 
 def _check_arm(arm: str) -> str:

@@ -60,7 +60,7 @@ def generate(
         kept = generate_corpus(
             out, words, seed, endpoint, lambda done: advance(min(done, words)), instruct
         )
-    _print_figures({"words": kept}, as_json)
+    print_figures({"words": kept}, as_json)
 
 
 @synthesize.command()
@@ -82,7 +82,7 @@ def convert(source: In, out: Out, seed: Seed = 1, as_json: AsJson = False) -> No
                 counts["messages"] += len(messages)
                 for message in messages:
                     write({"text": message})
-    _print_figures(counts, as_json)
+    print_figures(counts, as_json)
 
 
 @synthesize.command("filter")
@@ -130,7 +130,7 @@ def filter_texts(
             for i, reason in result.rejected:
                 reasons[reason] += 1
                 write_rejected({"line": block[i][0], "reason": reason, "text": block[i][1]})
-    _print_figures({"in": lines_in, "rejected": reasons, "out": kept}, as_json)
+    print_figures({"in": lines_in, "rejected": reasons, "out": kept}, as_json)
 
 
 @synthesize.command("type")
@@ -185,7 +185,7 @@ def type_texts(
                 for record in _list_keystrokes(typing.log, len(texts)):
                     write_log({"line": block[record.pop("message")][0], "user": user, **record})
             counts["messages"] += len(block)
-    _print_figures(counts, as_json)
+    print_figures(counts, as_json)
 
 
 @synthesize.command()
@@ -204,7 +204,7 @@ def dedup(source: In, out: Out, as_json: AsJson = False) -> None:
                 write({"text": text})
     near = int(repeats.sum())
     figures = {"in": len(texts), "exact": exact, "near": near, "out": len(distinct) - near}
-    _print_figures(figures, as_json)
+    print_figures(figures, as_json)
 
 
 @synthesize.command()
@@ -255,7 +255,7 @@ def mix(
         "human_share": sum(written[name] for name in human) / done,
         "passes": {name: count / int(sizes[name].sum()) for name, count in written.items()},
     }
-    _print_figures(figures, as_json)
+    print_figures(figures, as_json)
 
 
 @synthesize.command()
@@ -417,7 +417,8 @@ def _count_words(text: str) -> int:
     return sum(map(is_word, split_words(text)))
 
 
-def _print_figures(figures: Mapping[str, Any], as_json: bool) -> None:
+def print_figures(figures: Mapping[str, Any], as_json: bool) -> None:
+    """Figures on standard output, as one JSON object or a line each."""
     if as_json:
         print(json.dumps(figures))
         return
