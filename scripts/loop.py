@@ -39,10 +39,11 @@ from synthetic_text.loop import (
     count_words,
     run_loop,
 )
-from synthetic_text.message_prompts import HEADER, SAMPLING
+from synthetic_text.message_prompts import HEADER, MAX_TOKENS
+from synthetic_text.prompting import SAMPLING
 
 _SHOWN = 24
-_SAMPLING = {**SAMPLING, "temperature": 1.0, "min_p": 0.02}
+_SAMPLING = {**SAMPLING, "max_tokens": MAX_TOKENS, "temperature": 1.0, "min_p": 0.02}
 _USELESS_ANSWERS_IN_A_ROW = 12 * SLOTS
 _ROOMS = (
     "synthetic_text/loop.py",

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,7 +32,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standar
 
 _FILTERED_LINES = 2_000
 _JUDGE_TOKENS = 150
-_MESSAGES_A_TYPIST = 200
 _SAMPLES = 20
 _DIVERSITY_WORDS = 50_000
 
@@ -157,34 +157,36 @@ def type_texts(
         return
     if not source or not out:
         raise ValueError("type: IN or OUT is missing: give both, or --check")
-    import numpy as np
-
-    from synthetic_text.keystrokes import type_messages
-    from synthetic_text.typist import Typist, load_layout
+    from synthetic_text.keystrokes import type_corpus
+    from synthetic_text.typist import load_layout
 
     keyboard = load_layout(layout)
     counts = {"messages": 0, "typed_wrong": 0}
+    numbers: deque[int] = deque()
+
+    def read_typeable() -> Iterator[str]:
+        for line, text in read_lines(source, "type"):
+            try:
+                keyboard.check_script(text)
+            except ValueError as error:
+                raise ValueError(f"{source}:{line}: {error}") from error
+            numbers.append(line)
+            yield text
+
     with contextlib.ExitStack() as files:
         write = files.enter_context(write_texts(out, ".jsonl"))
         write_log = files.enter_context(write_texts(log, ".jsonl")) if log else None
-        blocks = in_blocks(read_lines(source, "type"), _MESSAGES_A_TYPIST)
-        for user, block in enumerate(blocks):
-            for line, text in block:
-                try:
-                    keyboard.check_script(text)
-                except ValueError as error:
-                    raise ValueError(f"{source}:{line}: {error}") from error
-            rng = np.random.default_rng([seed, user])
-            typist = Typist.sample(keyboard, rng)
-            texts = [text for _, text in block]
-            typing = type_messages(typist, texts, rng, log=log is not None)
-            for text, first, typed in zip(texts, typing.first_typed, typing.typed, strict=True):
+        typings = type_corpus(read_typeable(), keyboard, seed, log=log is not None)
+        for user, typing in enumerate(typings):
+            columns = typing.intended, typing.first_typed, typing.typed
+            for text, first, typed in zip(*columns, strict=True):
                 write({"text": text, "first_typed": first, "typed": typed})
                 counts["typed_wrong"] += typed != text
+            lines = [numbers.popleft() for _ in typing.intended]
             if write_log and typing.log:
-                for record in _list_keystrokes(typing.log, len(texts)):
-                    write_log({"line": block[record.pop("message")][0], "user": user, **record})
-            counts["messages"] += len(block)
+                for record in _list_keystrokes(typing.log, len(lines)):
+                    write_log({"line": lines[record.pop("message")], "user": user, **record})
+            counts["messages"] += len(lines)
     print_figures(counts, as_json)
 
 

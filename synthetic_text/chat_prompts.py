@@ -16,19 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from synthetic_text.personas import Persona, Tables, draw_group, draw_pair
-from synthetic_text.prompting import Request, hash_json, number_prompt_set, read_json
+from synthetic_text.prompting import Request, draw_sampling, hash_json, number_prompt_set, read_json
 
 HEADER = "Phone chats between two people."
 DIALOGUES_PER_PROMPT = 4
-SAMPLING: Mapping[str, Any] = {
-    "max_tokens": 220,
-    "stop": ["\n\n", "["],
-    "repeat_penalty": 1.08,
-    "top_k": 200,
-    "top_p": 1.0,
-}
-TEMPERATURES = (0.9, 1.0, 1.1, 1.2)
-MIN_PS = (0.02, 0.05)
+MAX_TOKENS = 220
 
 _REGISTERS = {
     "casual": ("casual", "casual", "brief"),
@@ -98,11 +90,7 @@ class FewShotChats:
         )
         cell = self.describe_cell(first, second, topic, register)
         rng = random.Random(f"{seed}/request/{number}")
-        sampling = {
-            **SAMPLING,
-            "temperature": rng.choice(TEMPERATURES),
-            "min_p": rng.choice(MIN_PS),
-        }
+        sampling = draw_sampling(rng, MAX_TOKENS)
         return Request(
             number=number,
             prompt_set=prompt_set,

@@ -1,6 +1,7 @@
 """A transcription key by key: slips, the user's own corrections, autocorrect, and the log with times."""
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -141,7 +142,7 @@ def type_messages(
 
 
 def type_corpus(
-    messages: Sequence[str],
+    messages: Iterable[str],
     layout: Layout,
     seed: int,
     messages_a_typist: int = 200,
@@ -149,15 +150,19 @@ def type_corpus(
 ) -> Iterator[Typing]:
     """Messages typed in turn by users drawn from the population, one `Typing` for each user.
 
-    User i and all that they do come from the random stream (seed, i).
+    User i and all that they do come from the random stream (seed, i). Messages are read as they are needed.
 
     Raises:
         ValueError: a letter that the layout cannot type; see `Layout.can_type`.
     """
-    for user, start in enumerate(range(0, len(messages), messages_a_typist)):
+    stream = iter(messages)
+    for user in itertools.count():
+        block = list(itertools.islice(stream, messages_a_typist))
+        if not block:
+            return
         rng = np.random.default_rng((seed, user))
         typist = Typist.sample(layout, rng)
-        yield type_messages(typist, messages[start : start + messages_a_typist], rng, log)
+        yield type_messages(typist, block, rng, log)
 
 
 def _find_windows(

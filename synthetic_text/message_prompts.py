@@ -22,19 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from synthetic_text.personas import Tables, draw_cell, draw_group
-from synthetic_text.prompting import Request, hash_json, number_prompt_set, read_json
+from synthetic_text.prompting import Request, draw_sampling, hash_json, number_prompt_set, read_json
 
 HEADER = "Text messages that people sent from their phones."
 EXAMPLES_PER_PROMPT = 4
-SAMPLING: Mapping[str, Any] = {
-    "max_tokens": 180,
-    "stop": ["\n\n", "["],
-    "repeat_penalty": 1.08,
-    "top_k": 200,
-    "top_p": 1.0,
-}
-TEMPERATURES = (0.9, 1.0, 1.1, 1.2)
-MIN_PS = (0.02, 0.05)
+MAX_TOKENS = 180
 
 
 @dataclass(frozen=True)
@@ -95,11 +87,7 @@ class FewShotMessages:
             prompt_set=prompt_set,
             cell={**cell, "shown": list(shown)},
             seed=rng.randrange(2**31),
-            sampling={
-                **SAMPLING,
-                "temperature": rng.choice(TEMPERATURES),
-                "min_p": rng.choice(MIN_PS),
-            },
+            sampling=draw_sampling(rng, MAX_TOKENS),
             prompt="\n\n".join(
                 [HEADER, *(_show(self.prompts.examples[i]) for i in shown), head + "\n"]
             ),

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,15 @@ from typing import Any, Protocol
 from synthetic_text.llm import SLOTS
 
 REQUESTS_PER_PROMPT_SET = 24
+SAMPLING: Mapping[str, Any] = {
+    "stop": ["\n\n", "["],
+    "repeat_penalty": 1.08,
+    "top_k": 200,
+    "top_p": 1.0,
+}
+"""Of base models, whose answer ends before the next entry."""
+TEMPERATURES = (0.9, 1.0, 1.1, 1.2)
+MIN_PS = (0.02, 0.05)
 
 
 @dataclass(frozen=True)
@@ -61,6 +71,12 @@ def number_prompt_set(number: int) -> int:
     Every slot of the server then finds its own examples in the prefix cache.
     """
     return number // (SLOTS * REQUESTS_PER_PROMPT_SET) * SLOTS + number % SLOTS
+
+
+def draw_sampling(rng: random.Random, max_tokens: int) -> dict[str, Any]:
+    """SAMPLING with a temperature and a min-p."""
+    drawn = {"temperature": rng.choice(TEMPERATURES), "min_p": rng.choice(MIN_PS)}
+    return {**SAMPLING, "max_tokens": max_tokens, **drawn}
 
 
 def hash_json(content: Any) -> str:
