@@ -77,11 +77,10 @@ def convert(source: In, out: Out, seed: Seed = 1, as_json: AsJson = False) -> No
             counts["texts"] += 1
             for sentence in clean_sentences(text):
                 rng = np.random.default_rng((seed, counts["sentences"]))
-                messages = convert_sentence(sentence, rng)
                 counts["sentences"] += 1
-                counts["messages"] += len(messages)
-                for message in messages:
+                if message := convert_sentence(sentence, rng):
                     write({"text": message})
+                    counts["messages"] += 1
     print_figures(counts, as_json)
 
 

@@ -87,13 +87,8 @@ class Recipe:
 
 def list_recipes(config: TextConfig) -> dict[str, Recipe]:
     """The recipes of a run, `web` and `synthetic`, and those of a study, which leave out one thing each."""
-    shares = {
-        "web": config.web_share,
-        "web_converted": round(1 - config.llm_share - config.web_share, 9),
-        "llm": config.llm_share,
-    }
     mix = Recipe(
-        {name: share for name, share in shares.items() if share > 0},
+        {"web_converted": 1 - config.llm_share, "llm": config.llm_share},
         config.typing_noise,
         config.deduplicate,
         config.human_floor,

@@ -19,7 +19,6 @@ class TextConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
         words: words that each arm's training reads, repeats counted.
         batch_words: words of an optimizer step, so every arm takes words // batch_words steps.
         llm_share: share of LLM-written words in every batch of the synthetic arm.
-        web_share: share of public text as it was written in every batch of the synthetic arm; the rest is converted.
         human_floor: least share of human-written words in every batch of the synthetic arm.
         llm_words: LLM-written words to take at most, whole messages of all families in the same shares; None takes all.
         register_words: web words kept by register and converted; the best of the corpus, not a sample.
@@ -34,7 +33,6 @@ class TextConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
     words: Words
     batch_words: Annotated[int, pydantic.Field(ge=50)]
     llm_share: Share = 0.5
-    web_share: Share = 0.0
     human_floor: Share = 0.3
     llm_words: Words | None = None
     register_words: Words
@@ -48,10 +46,6 @@ class TextConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
         if self.llm_share + self.human_floor > 1:
             raise ValueError(
                 f"llm_share {self.llm_share} leaves less than the human_floor {self.human_floor}: lower one of them"
-            )
-        if self.llm_share + self.web_share > 1:
-            raise ValueError(
-                f"llm_share {self.llm_share} and web_share {self.web_share} pass 1 together: lower one of them"
             )
         if not self.public and not self.files:
             raise ValueError("no public text: name a source under public, or give files")

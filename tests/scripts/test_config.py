@@ -52,17 +52,6 @@ def test_the_presets_load() -> None:
             {"words": 9000, "batch_words": 90, "register_words": 9000, "llm_share": 0.8},
             "0.3",
         ),
-        (
-            "text",
-            {
-                "words": 9000,
-                "batch_words": 90,
-                "register_words": 9000,
-                "llm_share": 0.6,
-                "web_share": 0.5,
-            },
-            "pass 1 together",
-        ),
         ("population.train_share", 1.0, "less than 1"),
         ("population", {"train_share": 0.8, "validation_share": 0.2}, "nobody to test on"),
         ("tokenizer.kind", "bpe", "'unigram' or 'word'"),

@@ -110,14 +110,6 @@ def test_an_ablation_arm_differs_from_the_mix_in_one_thing(config: TextConfig) -
     }.keys() == (recipes.keys())
 
 
-def test_public_text_as_written_takes_its_share_of_the_human_part(config: TextConfig) -> None:
-    given = config.model_copy(update={"llm_share": 0.6, "web_share": 0.3})
-    shares = list_recipes(given)["synthetic"].shares
-    assert shares == pytest.approx({"web": 0.3, "web_converted": 0.1, "llm": 0.6})
-    whole = config.model_copy(update={"llm_share": 0.7, "web_share": 0.3})
-    assert list_recipes(whole)["synthetic"].shares.keys() == {"web", "llm"}
-
-
 def test_words_are_shown_as_people_write_them_inside_sentences() -> None:
     texts = ["He met Anna in May"] * 3 + ["we may go, i may not, they may"] * 2 + ["Well then"] * 5
     display = find_display_forms([*texts, "I said I’m in", "no I'm not", "so I'm out"])

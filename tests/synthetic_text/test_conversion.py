@@ -93,84 +93,31 @@ def test_contractions_and_endings_hold_their_declared_rates(messages, words):
     assert_share(laughing, len(bare), PHONE.laugh)
 
 
-def test_declared_lengths_go_through_the_measured_shares():
-    draws = np.exp(
-        np.random.default_rng(0).normal(PHONE.length_log_mean, PHONE.length_log_sigma, 100_000)
-    )
-    for words, share in ((5, 0.37), (10, 0.65), (20, 0.89)):
-        assert np.mean(np.rint(draws) <= words) == pytest.approx(share, abs=0.025)
-
-
-def test_long_sentences_are_cut_at_clauses(messages):
-    lengths = np.array([len(message.split()) for message in messages])
-    before = np.array([len(sentence.split()) for sentence in SENTENCES])
-    assert lengths.mean() < 0.75 * before.mean()
-    assert np.mean(lengths <= 10) > 0.6
-    starts = {message.split()[0].lower() for message in messages}
-    allowed = {sentence.split()[0].lower() for sentence in SENTENCES}
-    clauses = {
-        "because",
-        "and",
-        "but",
-        "so",
-        "when",
-        "as",
-        "until",
-        "you",
-        "u",
-        "cuz",
-        "cause",
-        "bc",
-    }
-    assert starts <= allowed | clauses | {
-        "im",
-        "i'm",
-        "we're",
-        "its",
-        "it's",
-        "dont",
-        "thats",
-        "that's",
-    }
-
-
-def test_abbreviations_end_no_message():
-    sentence = "On Jan. 5 Mr. J. Smith of the U.S. Army met Dr. Lee at 6 p.m. in St. Paul Street"
-    for seed in range(300):
-        assert len(convert(sentence, np.random.default_rng(seed))) == 1
-    ends = {len(convert("It rained. " * 6, np.random.default_rng(seed))) for seed in range(50)}
-    assert max(ends) > 2
-
-
-def test_no_words_are_lost_in_cutting():
+def test_a_sentence_stays_one_message_and_loses_no_word():
     sentence = "one two three, four five six and seven eight nine while ten eleven"
     for seed in range(200):
-        cut = convert(sentence, np.random.default_rng(seed))
-        words = [word for message in cut for word in split_words(message) if word.isalpha()]
-        assert [word for word in words if word not in PHONE.laughs] == sentence.replace(
-            ",", ""
-        ).split()
+        words = [
+            w for w in split_words(convert(sentence, np.random.default_rng(seed))) if w.isalpha()
+        ]
+        assert [w for w in words if w not in PHONE.laughs] == sentence.replace(",", "").split()
 
 
 def test_one_writer_keeps_one_apostrophe_habit():
     for seed in range(300):
-        (message,) = convert("I'm ill", np.random.default_rng(seed))
+        message = convert("I'm ill", np.random.default_rng(seed))
         assert re.match(r"(?i)i'?m ill", message)
     mixed = [
-        convert("I don't don't don't", np.random.default_rng(seed))[0].lower()
-        for seed in range(300)
+        convert("I don't don't don't", np.random.default_rng(seed)).lower() for seed in range(300)
     ]
     assert {("don't" in message) + ("dont" in message) for message in mixed} == {1}
 
 
 def test_acronyms_and_other_words_keep_their_writing():
-    outputs = {
-        convert("NHS staff", np.random.default_rng(seed))[0].split()[0] for seed in range(100)
-    }
+    outputs = {convert("NHS staff", np.random.default_rng(seed)).split()[0] for seed in range(100)}
     assert outputs == {"NHS"}
     text = "yourself peoples youth thanksgiving please-all"
     outputs = {
-        convert(text, np.random.default_rng(seed))[0].lower()[: len(text)] for seed in range(100)
+        convert(text, np.random.default_rng(seed)).lower()[: len(text)] for seed in range(100)
     }
     assert outputs == {text}
 
@@ -184,9 +131,9 @@ def test_the_seed_and_place_alone_decide(messages):
 
 @given(st.text(), st.integers(0, 2**32))
 def test_any_unicode_converts_to_speakable_messages(text, seed):
-    for message in convert(text, np.random.default_rng(seed)):
-        assert message == message.strip()
-        assert any(c.isalnum() for c in message)
+    message = convert(text, np.random.default_rng(seed))
+    assert message == message.strip()
+    assert not message or any(c.isalnum() for c in message)
 
 
 SNIPPETS = [
@@ -216,4 +163,4 @@ def test_any_mix_of_what_the_rules_look_for_converts(text, seed):
 
 def test_long_odd_lines_take_no_quadratic_time():
     for line in ("A" * 20_000, "((((" * 5_000, ", " + "A " * 5_000, "'" * 20_000, "x@" * 10_000):
-        assert len(convert(line, np.random.default_rng(0))) <= 1
+        assert len(convert(line, np.random.default_rng(0))) <= len(line) + 4
