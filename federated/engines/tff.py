@@ -29,6 +29,7 @@ _log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
 _START_TIMEOUT_S = 120
+_START_ATTEMPTS = 3
 _MAX_MESSAGE_BYTES = 2_000_000_000
 
 
@@ -37,11 +38,27 @@ def _die_with_parent() -> None:
 
 
 def _start_worker() -> tuple[subprocess.Popen, grpc.Channel]:
-    """TFF's worker process and a channel to it.
+    """TFF's worker process and a channel to it; a worker that crashes as it starts is started again, on another port.
 
     Raises:
-        RuntimeError: the worker ended or did not answer in time.
+        RuntimeError: several workers ended, or one did not answer in time.
     """
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    for _ in range(_START_ATTEMPTS):
+        worker, channel = _launch_worker()
+        while worker.poll() is None and time.monotonic() < deadline:
+            try:
+                grpc.channel_ready_future(channel).result(timeout=1)
+                return worker, channel
+            except grpc.FutureTimeoutError:
+                pass
+        channel.close()
+        worker.kill()
+        code = worker.wait()
+    raise RuntimeError(f"TFF's worker did not start (exit code {code}); try engine: local")
+
+
+def _launch_worker() -> tuple[subprocess.Popen, grpc.Channel]:
     port = portpicker.pick_unused_port()
     binary = Path(tff.__file__).parent / "data" / "worker_binary"
     worker = subprocess.Popen(
@@ -57,17 +74,7 @@ def _start_worker() -> tuple[subprocess.Popen, grpc.Channel]:
         for kind in ("receive_message", "send_message")
     ]
     channel = grpc.insecure_channel(f"localhost:{port}", [*options, ("grpc.enable_http_proxy", 0)])
-    deadline = time.monotonic() + _START_TIMEOUT_S
-    while True:
-        try:
-            grpc.channel_ready_future(channel).result(timeout=1)
-            return worker, channel
-        except grpc.FutureTimeoutError:
-            if worker.poll() is not None or time.monotonic() > deadline:
-                worker.kill()
-                raise RuntimeError(
-                    f"TFF's worker did not start (exit code {worker.poll()}); try engine: local"
-                ) from None
+    return worker, channel
 
 
 class TffEngine:

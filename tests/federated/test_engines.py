@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_federated as tff
 
+import federated.engines.tff as tff_module
 from federated.engines import Engine, create_engine
 from federated.engines.tff import TffEngine
 from federated.local_training import METRICS, LocalTraining
@@ -248,6 +249,38 @@ def test_closing_ends_the_worker(training, tff_engine, weights, store) -> None:
     engine.close()
     assert not is_running(pid)
     assert is_running(tff_engine._worker.pid)
+
+
+def test_a_worker_that_crashes_at_its_start_is_replaced(monkeypatch) -> None:
+    started: list[subprocess.Popen] = []
+    launch = tff_module._launch_worker
+
+    def launch_badly():
+        worker, channel = launch()
+        started.append(worker)
+        if len(started) == 1:
+            worker.kill()
+        return worker, channel
+
+    monkeypatch.setattr(tff_module, "_launch_worker", launch_badly)
+    worker, channel = tff_module._start_worker()
+    assert worker is started[1] and is_running(worker.pid)
+    channel.close()
+    worker.kill()
+    worker.wait()
+
+
+def test_workers_that_never_start_are_one_clear_error(monkeypatch) -> None:
+    launch = tff_module._launch_worker
+
+    def launch_badly():
+        worker, channel = launch()
+        worker.kill()
+        return worker, channel
+
+    monkeypatch.setattr(tff_module, "_launch_worker", launch_badly)
+    with pytest.raises(RuntimeError, match="exit code -9"):
+        tff_module._start_worker()
 
 
 _OWNER = """
