@@ -170,7 +170,7 @@ def convert(text: str, rng: np.random.Generator) -> str:
     Attributions, datelines, brackets and links go; words are contracted and shortened; the message gets its writer's
     casing and end. The same `rng` state gives the same message. A sentence stays whole: when it was also cut at clauses
     towards chat lengths, converted text alone gave 14.2 % next-word accuracy and the unconverted sentences 16.3 % (chat
-    users, preset full, one seed), and on validation users the mix did better with whole sentences (16.5 against 16.2 %).
+    users, preset full, one seed); on validation users the mix did better with whole sentences (16.5 against 16.2 %).
     """
     message = _contract(strip_prose(text), rng).strip(",;:- ")
     return _style(message, rng) if any(c.isalnum() for c in message) else ""
