@@ -23,8 +23,8 @@ class TextConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
         llm_words: LLM-written words to take at most, whole messages of all families in the same shares; None takes all.
         register_words: web words kept by register and converted; the best of the corpus, not a sample.
         layout: keyboard layout of the typing simulator.
-        typing_noise: whether the synthetic arm's context is typed by the simulator; off, as it hurt in a study.
-        deduplicate: whether near-duplicates within the synthetic arm's whole mix are left out.
+        typing_noise: whether the synthetic arm's context is typed by the simulator; off, as that shows no gain.
+        deduplicate: whether near-duplicates within the synthetic arm's whole mix are left out; off, as that shows no gain.
         temperature: over strata of LLM text: 1 as they come, larger lifts the rare ones.
     """
 
@@ -38,7 +38,7 @@ class TextConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
     register_words: Words
     layout: str = "qwerty"
     typing_noise: bool = False
-    deduplicate: bool = True
+    deduplicate: bool = False
     temperature: Annotated[float, pydantic.Field(ge=1)] = 1.0
 
     @pydantic.model_validator(mode="after")

@@ -19,7 +19,7 @@ ARM_LABELS = {
     "synthetic_no_typing": "mix, no typing noise",
     "synthetic_with_typing": "mix, with typing noise",
     "synthetic_no_dedup": "mix, duplicates left in",
-    "synthetic_with_dedup": "mix, duplicates kept",
+    "synthetic_with_dedup": "mix, duplicates dropped",
     "synthetic_no_floor": "mix, no human floor",
     ADAPTED: "mix, privately adapted",
     CEILING: "other users’ real chat",
