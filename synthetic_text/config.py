@@ -24,7 +24,7 @@ class TextConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
         register_words: web words kept by register and converted; the best of the corpus, not a sample.
         layout: keyboard layout of the typing simulator.
         typing_noise: whether the synthetic arm's context is typed by the simulator; off, as that shows no gain.
-        deduplicate: whether near-duplicates within the synthetic arm's whole mix are left out; off, as that shows no gain.
+        deduplicate: whether near-duplicates within the synthetic arm's mix are left out; off, as that shows no gain.
         temperature: over strata of LLM text: 1 as they come, larger lifts the rare ones.
     """
 
