@@ -8,6 +8,7 @@ import math
 import os
 import platform
 import shlex
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,7 @@ def _collect_results(run: Run, advance: Advance) -> dict[str, Any]:
         counts[arm] |= run.read_json(f"pretrained/{arm}/read.json")
     counts["population"] = run.read_json("population/counts.json")
     asked = scores["web", "pretrained"]
+    curves = {arm: run.read_json(f"federated/{arm}/curve.json") for arm in ARMS}
     results = {
         "preset": Path(run.preset).stem,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -92,7 +94,8 @@ def _collect_results(run: Run, advance: Advance) -> dict[str, Any]:
         "lift": {
             step: _lift(scores["web", step], scores["synthetic", step], seed) for step in STEPS
         },
-        "curve": {arm: run.read_json(f"federated/{arm}/curve.json") for arm in ARMS},
+        "curve": curves,
+        "rounds_to_match": count_rounds_to_match(curves["web"], curves["synthetic"]),
         "privacy": run.privacy("synthetic"),
         "device": device,
         "parity": parity,
@@ -113,6 +116,17 @@ def _collect_results(run: Run, advance: Advance) -> dict[str, Any]:
         "commands": [shlex.join(["keyfed", "run", "--preset", run.preset, "--out", str(run.out)])],
     }
     return _null_infinities(results)
+
+
+def count_rounds_to_match(
+    baseline: Sequence[Mapping[str, float]], curve: Sequence[Mapping[str, float]]
+) -> int | None:
+    """Rounds after which `curve` is as high as the baseline at its end, of those it was measured after; None if never.
+
+    0 means before federated learning. Both curves are lists of {round, top1} in order.
+    """
+    goal = baseline[-1]["top1"]
+    return next((int(point["round"]) for point in curve if point["top1"] >= goal), None)
 
 
 def describe_environment() -> dict[str, Any]:

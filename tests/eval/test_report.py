@@ -307,6 +307,8 @@ def test_private_looking_markup_is_escaped_everywhere(render):
 def test_sections_appear_with_their_keys_and_unknown_keys_change_nothing(render):
     whole = render(RESULTS)
     assert render(RESULTS | {"rounds_to_match": None, "of the future": {"a": [1]}}) == whole
+    assert "reaches after 7 rounds" in render(RESULTS | {"rounds_to_match": 7})
+    assert "Before any round" in render(RESULTS | {"rounds_to_match": 0})
     core = {"arms": {arm: {"pretrained": _arm(0.1, 0.2)} for arm in ("web", "synthetic")}}
     core["lift"] = {"pretrained": {"relative": 0.01, "low": -0.02, "high": 0.03}}
     page = render(core)

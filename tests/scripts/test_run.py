@@ -18,7 +18,7 @@ from federated.population import read_message_file, split_population
 from scripts.config import load_config
 from scripts.keyfed import _print_headline
 from scripts.pipeline import ARMS, STEPS
-from scripts.results import _null_infinities
+from scripts.results import _null_infinities, count_rounds_to_match
 from tests.scripts.command import run_keyfed, run_keyfed_killed_at, stop_keyfed_at
 from tests.scripts.conftest import FinishedRun
 from tests.sources import SECRET_USER, SECRET_WORD
@@ -78,6 +78,19 @@ def test_results_hold_every_key_of_the_contract(finished: FinishedRun) -> None:
     assert all(map(math.isfinite, numbers(results)))
     for arm in ARMS:
         assert [point["round"] for point in results["curve"][arm]] == [0, 2, 3]
+    assert results["rounds_to_match"] in (None, 0, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "rounds"),
+    [((0.3, 0.1, 0.1), 0), ((0.1, 0.25, 0.3), 8), ((0.1, 0.2, 0.24), None)],
+)
+def test_rounds_to_match_are_the_first_at_the_baselines_end(accuracies, rounds) -> None:
+    def curve(tops):
+        return [{"round": 4 * i, "top1": top} for i, top in enumerate(tops)]
+
+    baseline = curve((0.05, 0.5, 0.26))
+    assert count_rounds_to_match(baseline, curve(accuracies)) == rounds
 
 
 def test_a_lift_without_an_upper_end_is_null_in_strict_json_and_is_printed(
