@@ -46,6 +46,16 @@ def prefix_loss(
     return float(np.sqrt(sensitivity * (variances.max() if error == "max" else variances.mean())))
 
 
+def most_bands(rounds: int, min_separation: int, max_participations: int) -> int:
+    """Bands with which columns of one device cannot overlap: b, but no bound where it takes part only once.
+
+    Raises:
+        ValueError: an argument is not a positive integer.
+    """
+    once = most_participations(rounds, min_separation, max_participations) == 1
+    return rounds if once else min(rounds, min_separation)
+
+
 def optimise_toeplitz(
     rounds: int, min_separation: int, max_participations: int, bands: int, error: Error = "max"
 ) -> BandedToeplitz:
@@ -53,7 +63,7 @@ def optimise_toeplitz(
 
     Args:
         rounds, min_separation, max_participations: the run's.
-        bands: h, at most rounds and b: with more, columns of one device overlap.
+        bands: h, 1 to `most_bands`.
         error: see `prefix_loss`.
 
     Raises:
@@ -62,10 +72,10 @@ def optimise_toeplitz(
     from scipy.signal import lfilter
 
     participations = most_participations(rounds, min_separation, max_participations)
-    most_bands = min(rounds, min_separation)
-    if not 1 <= bands <= most_bands:
+    most = most_bands(rounds, min_separation, max_participations)
+    if not 1 <= bands <= most:
         raise ValueError(
-            f"bands is {bands!r}, must be 1 to {most_bands}, the least of rounds and min_separation"
+            f"bands is {bands!r}, must be 1 to {most}, with which columns of one device do not overlap"
         )
     weights = _error_weights(rounds, error)
     first_round = np.zeros(rounds)

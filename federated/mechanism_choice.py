@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from federated.factorisation import optimise_blt, optimise_toeplitz
+from federated.factorisation import most_bands, optimise_blt, optimise_toeplitz
 from federated.strategies import MECHANISMS, Gaussian, Strategy, Tree
 
 _OPTIONS = {
@@ -22,7 +22,7 @@ class MechanismChoice:
     Attributes:
         name: one of strategies.MECHANISMS.
         restart_every: rounds of each `tree`.
-        bands: of `toeplitz`, at most rounds and min separation; by default 32, or as many as that.
+        bands: of `toeplitz`, 1 to factorisation.most_bands; by default 32, or that.
         buffers: of `blt`, 4 by default.
         count_stddev: of `gaussian` with adaptive clipping.
         sampling_rate: of `gaussian` with Poisson sampling.
@@ -56,9 +56,10 @@ class MechanismChoice:
             ValueError: an argument or option is out of its range.
         """
         if self.name == "toeplitz":
-            bands = (
-                min(_DEFAULT_BANDS, rounds, min_separation) if self.bands is None else self.bands
-            )
+            bands = self.bands
+            if bands is None:
+                most = most_bands(rounds, min_separation, max_participations)
+                bands = min(_DEFAULT_BANDS, most)
             return optimise_toeplitz(rounds, min_separation, max_participations, bands)
         if self.name == "blt":
             buffers = _DEFAULT_BUFFERS if self.buffers is None else self.buffers

@@ -166,6 +166,7 @@ def test_a_choice_builds_its_strategy() -> None:
     assert chosen.build(*run) == Gaussian(2.0, 0.5)
     assert MechanismChoice("toeplitz", bands=5).build(*run) == optimise_toeplitz(*run, 5)
     assert MechanismChoice("toeplitz").build(*run) == optimise_toeplitz(*run, 12)
+    assert MechanismChoice("toeplitz").build(60, 12, 1) == optimise_toeplitz(60, 60, 1, 32)
     assert MechanismChoice("blt").build(*run) == optimise_blt(*run, 4)
     assert most_participations(*run) == 5
 
