@@ -12,7 +12,7 @@ from federated.engines import Engine, Shard
 from federated.ledger import Ledger, Promise
 from federated.local_training import METRICS
 from federated.mechanisms import create_mechanism
-from federated.population import DeviceStore
+from federated.store import DeviceStore
 from model.checkpoint import number_arrays, numbered_arrays, save_arrays
 
 Weights = list[np.ndarray]

@@ -118,7 +118,7 @@ def build_federated(run: "Run", arm: str, folder: Path) -> None:
     from federated.engines import create_engine
     from federated.ledger import Ledger
     from federated.local_training import LocalTraining
-    from federated.population import DeviceStore
+    from federated.store import DeviceStore
     from federated.training import FederatedTraining, train_federated
     from model.checkpoint import load_weights, save_weights
     from model.rows import encode_text, pack_rows
