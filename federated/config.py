@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 import pydantic
 
+from federated.fleet_config import FleetConfig
+
 Positive = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, pydantic.Field(ge=1)]
 
@@ -17,6 +19,9 @@ class FederatedConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
         rounds: server steps.
         cohort: devices a round.
         min_separation: b, two rounds of one device are at least b apart (|i - j| >= b).
+        max_participations: k, rounds of one device at the most; None for no limit.
+        sampling: whether cohorts have a fixed size or devices are drawn one by one.
+        fleet: availability, speed and faults of the devices; None if all are there and report.
         batch_rows: rows of a local batch.
         row_tokens: pieces of a row.
         max_batches: local batches a device, its remaining rows unused.
@@ -33,6 +38,9 @@ class FederatedConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
     rounds: Count
     cohort: Count
     min_separation: Count
+    max_participations: Count | None = None
+    sampling: Literal["fixed", "poisson"] = "fixed"
+    fleet: FleetConfig | None = None
     batch_rows: Count = 8
     row_tokens: Annotated[int, pydantic.Field(ge=4, le=256)] = 24
     max_batches: Count = 4

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from federated.cohort import CohortSelector
 from federated.config import FederatedConfig
 from federated.engines import Engine, Shard
 from federated.ledger import Ledger, Promise
 from federated.local_training import METRICS
 from federated.mechanisms import create_mechanism
+from federated.participation import Participation
+from federated.round_log import measure_signal_to_noise
 from federated.store import DeviceStore
 from model.checkpoint import number_arrays, numbered_arrays, save_arrays
 
@@ -25,7 +26,8 @@ class FederatedTraining:
         round: rounds done.
         weights: the server's weights.
         ledger: who took part when, and what that costs.
-        history: one dict of METRICS a round, as means over devices (loss over pieces).
+        history: one dict a round: METRICS as means over devices (loss over pieces), signal to noise, and the figures
+            of Participants.
     """
 
     def __init__(
@@ -40,7 +42,9 @@ class FederatedTraining:
         self.round = 0
         self.weights: Weights = [np.array(w) for w in weights]
         self._momentum: Weights = [np.zeros_like(w) for w in weights]
-        self._selector = CohortSelector(len(store), config.cohort, config.min_separation, seed)
+        self._participation = Participation(
+            np.diff(store.offsets), config, seed, sum(w.nbytes for w in self.weights)
+        )
         self._mechanism = create_mechanism(
             config.mechanism,
             [w.shape for w in weights],
@@ -51,7 +55,11 @@ class FederatedTraining:
         )
         self.ledger = Ledger(
             Promise(
-                config.mechanism, config.noise_multiplier, config.clip_norm, config.min_separation
+                config.mechanism,
+                config.noise_multiplier,
+                config.clip_norm,
+                config.min_separation,
+                config.max_participations,
             )
         )
         self.history: list[dict[str, float]] = []
@@ -62,21 +70,30 @@ class FederatedTraining:
         The divisor is the cohort size of the config, not the number that reported, so it tells nothing about anyone.
         """
         config = self._config
-        cohort = self._selector.select(self.round)
-        sums, metrics = self._engine.run_round(self.weights, self._shards(cohort))
-        self.ledger.record(self.round, selected=cohort, reported=cohort)
+        devices = self._participation.gather(self.round)
+        sums, metrics = self._train(devices.reported)
+        self.ledger.record(self.round, devices.selected, devices.reported)
         noised = self._mechanism.add_noise(sums)
         for weight, momentum, update in zip(self.weights, self._momentum, noised, strict=True):
             momentum *= config.server_momentum
             momentum += update / config.cohort
             weight += config.server_learning_rate * momentum
         self.round += 1
-        self.history.append(_mean_metrics(metrics))
+        signal_to_noise = measure_signal_to_noise(sums, noised)
+        self.history.append(
+            _mean_metrics(metrics) | {"signal_to_noise": signal_to_noise} | devices.figures
+        )
         return self.history[-1]
+
+    def _train(self, cohort: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+        """The engine's sums; zeros where nobody reported, for the round is held and noised all the same."""
+        if not len(cohort):
+            return [np.zeros_like(w) for w in self.weights], np.zeros(len(METRICS), np.float32)
+        return self._engine.run_round(self.weights, self._shards(cohort))
 
     def _shards(self, cohort: np.ndarray) -> list[Shard]:
         """The cohort dealt to shards, largest devices first and back and forth, so that shards take equally long."""
-        sizes = np.diff(self._store.offsets)[cohort]
+        sizes = self._store.count_rows(cohort)
         order = cohort[np.lexsort((cohort, -sizes))]
         shards = min(self._config.shards, len(order))
         places = np.arange(len(order)) % (2 * shards)
@@ -87,7 +104,7 @@ class FederatedTraining:
     def save(self, path: Path) -> None:
         """Writes everything a later `restore` needs, atomically."""
         facts = {"round": self.round, "history": self.history, "ledger": self.ledger.to_json()}
-        selector = {f"selector.{name}": value for name, value in self._selector.state().items()}
+        selector = {f"selector.{n}": value for n, value in self._participation.state().items()}
         save_arrays(
             path,
             number_arrays("weight", self.weights)
@@ -114,7 +131,7 @@ class FederatedTraining:
             self._momentum = numbered_arrays(arrays, "momentum")
             self._mechanism.restore(numbered_arrays(arrays, "noise"))
             prefix = "selector."
-            self._selector.restore(
+            self._participation.restore(
                 {k.removeprefix(prefix): arrays[k] for k in arrays if k.startswith(prefix)}
             )
         self.round, self.history, self.ledger = facts["round"], facts["history"], ledger
