@@ -15,6 +15,7 @@ except ModuleNotFoundError:  # the device runtime alone was installed
     )
     raise SystemExit(2) from None
 
+from scripts.fleet import fleet
 from scripts.synthesize import print_figures, synthesize
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 bench = typer.Typer(help="Speed on this machine.", no_args_is_help=True)
 app.add_typer(synthesize, name="synthesize")
+app.add_typer(fleet, name="fleet")
 app.add_typer(bench, name="bench")
 
 Preset = Annotated[str, typer.Option(help="quick, full, loop, test, or a YAML file.")]
