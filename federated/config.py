@@ -1,5 +1,6 @@
 """Settings of a federated run, checked where they come in."""
 
+import math
 from typing import Annotated, Literal
 
 import pydantic
@@ -54,3 +55,8 @@ class FederatedConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
     production_cohort: Count = 6_500
     production_population: Count = 3_000_000
     evaluate_every: Count = 5
+
+    @property
+    def asked(self) -> int:
+        """Devices asked in a round: more than the cohort in a fleet, where not all of them report."""
+        return math.ceil(self.cohort * (self.fleet.over_selection if self.fleet else 1))

@@ -1,7 +1,6 @@
 """Who takes part in each round: drawn among the devices that may, and that can be reached; those in time report."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -48,10 +47,9 @@ class Participation:
     ) -> None:
         self._rows, self._config, self._update_bytes = rows, config, update_bytes
         self._fleet = None if config.fleet is None else Fleet(config.fleet, len(rows), seed)
-        surplus = 1.0 if config.fleet is None else config.fleet.over_selection
         self._selector = CohortSelector(
             len(rows),
-            math.ceil(config.cohort * surplus),
+            config.asked,
             config.min_separation,
             seed,
             config.max_participations,
