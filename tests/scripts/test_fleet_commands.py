@@ -8,36 +8,43 @@ import pytest
 import yaml
 
 from device_runtime.tokenizer import BOS, Tokenizer
+from device_runtime.words import split_words
 from federated.population import read_message_file, split_population
 from federated.store import DeviceStore
+from model.config import TokenizerConfig
 from model.rows import encode_text, pack_rows
+from model.tokenizer import train_tokenizer
 from scripts.config import PRESETS
 from synthetic_text.llm_chats import load_llm_chats
 from tests.scripts.command import run_keyfed
-from tests.scripts.conftest import FinishedRun
 from tests.scripts.test_cli import assert_refused
+from tests.sources import write_population
 
 
-@pytest.fixture
-def tokenizer(finished: FinishedRun) -> Path:
-    return finished.out / "tokenizer" / "tokenizer.model"
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.model"
+    texts = [" ".join(split_words(message.text)) for message in load_llm_chats()[:2000]]
+    path.write_bytes(train_tokenizer(texts, TokenizerConfig(kind="unigram", size=300)))
+    return path
 
 
-def test_a_built_store_holds_what_the_run_trains_on(finished, tokenizer, tmp_path) -> None:
-    """The store of the run's own population is the one that its federated stage makes in memory."""
+def test_a_built_store_holds_what_a_run_would_train_on(tokenizer, tmp_path) -> None:
+    """Device for device what the federated stage makes of the same file in memory."""
     out = tmp_path / "store"
+    population = write_population(tmp_path / "population.jsonl", users=60, messages=8)
     arguments = ("--tokenizer", tokenizer, "--max-messages", "10", "--json")
-    done = run_keyfed("fleet", "build", finished.population, "--out", out, *arguments)
+    done = run_keyfed("fleet", "build", population, "--out", out, *arguments)
     assert (done.returncode, done.stderr) == (0, "")
-    split, counts = split_population(read_message_file(finished.population), max_messages=10)
-    assert json.loads(done.stdout) == {name: count for name, count in counts.items()}
+    split, counts = split_population(read_message_file(population), max_messages=10)
+    assert json.loads(done.stdout) == counts
     pieces = Tokenizer(tokenizer.read_bytes())
     store = DeviceStore.open(out, pieces.size)
     assert len(store) == len(split["train"])
     for device, texts in enumerate(split["train"].values()):
         expected = pack_rows((encode_text(pieces, text) for text in texts), 24)
         assert np.array_equal(store.device_batches(device, 1, 1000)[:, 0], expected)
-    again = run_keyfed("fleet", "build", finished.population, "--out", out, *arguments)
+    again = run_keyfed("fleet", "build", population, "--out", out, *arguments)
     assert_refused(again, "store", "exists: remove it, or give another folder")
 
 
