@@ -33,7 +33,7 @@ from federated.store import StoreWriter, write_store
 from model.rows import pack_rows
 
 _USER_BUCKETS, _CONVERSATION_BUCKETS = 256, 64  # as many files are open
-_BUFFER_BYTES = 1 << 16
+_BUFFER_BYTES = 1 << 14
 
 
 class _Entry(NamedTuple):

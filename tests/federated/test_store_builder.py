@@ -106,3 +106,32 @@ def test_no_text_and_no_named_file_of_it_survives_a_kill(tmp_path) -> None:
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert [path.name for path in files] == ["rows.bin"]
     assert not any(SECRET.encode() in path.read_bytes() for path in files)
+
+
+def test_memory_does_not_follow_the_messages(tmp_path) -> None:
+    """Eight times as many messages, of eight times as many users: in memory they would take 70 MB more."""
+    program = (
+        "import sys; from pathlib import Path; from resource import *\n"
+        "from federated.population import Message; from federated.store_builder import build_store\n"
+        "from tests.federated.test_store_builder import encode\n"
+        "count = int(sys.argv[2])\n"
+        "messages = (\n"
+        "  Message(f'user {i * 7919 % (count // 20)}', f'c{i % 5000}' if i % 3 else '', '', 'a' * 60 + str(i))\n"
+        "  for i in range(count)\n"
+        ")\n"
+        "build_store(messages, encode, Path(sys.argv[1]), 6, 40)\n"
+        "print(getrusage(RUSAGE_SELF).ru_maxrss)\n"
+    )
+    peaks = [
+        int(
+            subprocess.run(
+                [sys.executable, "-c", program, str(tmp_path / str(count)), str(count)],
+                capture_output=True,
+                check=True,
+                text=True,
+                env={**os.environ, "PYTHONPATH": "."},
+            ).stdout
+        )
+        for count in (12_000, 96_000)
+    ]
+    assert peaks[1] - peaks[0] < 15_000  # kB
