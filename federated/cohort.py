@@ -1,8 +1,11 @@
-"""Who takes part in a round: fixed-size cohorts that keep the participation promise."""
+"""Who takes part in a round: cohorts, of fixed size or Poisson, that keep the participation promise."""
 
 from collections.abc import Mapping
+from typing import Literal, get_args
 
 import numpy as np
+
+Sampling = Literal["fixed", "poisson"]
 
 
 class CohortSelector:
@@ -13,12 +16,17 @@ class CohortSelector:
     restored selector goes on as the uninterrupted one would have. A selected device counts, whether
     or not it reports.
 
+    A `fixed` cohort has cohort_size devices. In a `poisson` one each device that may take part is
+    drawn by itself, with the probability that makes cohort_size the expected number. Neither is
+    taken for amplification by sampling: the guarantee rests on the promise alone.
+
     Args:
         population_size: devices, with ids 0 to population_size - 1.
         cohort_size: devices a round, >= 1.
         min_separation: b >= 1; 1 lets a device take part in every round.
         seed: >= 0.
         max_participations: k >= 1, or None for no limit.
+        sampling: fixed or poisson.
 
     Raises:
         ValueError: an argument is out of its range, or the population is smaller than cohort_size *
@@ -32,7 +40,10 @@ class CohortSelector:
         min_separation: int,
         seed: int,
         max_participations: int | None = None,
+        sampling: Sampling = "fixed",
     ) -> None:
+        if sampling not in get_args(Sampling):
+            raise ValueError(f"sampling is {sampling!r}, must be fixed or poisson")
         for name, value, least in (
             ("cohort_size", cohort_size, 1),
             ("min_separation", min_separation, 1),
@@ -51,18 +62,25 @@ class CohortSelector:
         self.cohort_size = cohort_size
         self.min_separation = min_separation
         self.max_participations = max_participations
+        self.sampling = sampling
         self._seed = seed
         self._last_round = np.full(population_size, -min_separation, np.int64)
         self._participations = np.zeros(population_size, np.int64)
         self._next_round = 0
 
-    def select(self, round_index: int) -> np.ndarray:
-        """Ids of the round's devices, int64 [cohort_size], ascending, which are counted as used.
+    def select(self, round_index: int, available: np.ndarray | None = None) -> np.ndarray:
+        """Ids of the round's devices, int64, ascending, which are counted as used.
 
         Rounds are drawn in order, though some may be left out.
 
+        Args:
+            round_index: of the round.
+            available: bool [population_size], the devices that can be reached; where they are too
+                few, all of them that may take part are drawn. None if all can be.
+
         Raises:
-            ValueError: the round or a later one was drawn before, or too few devices may take part.
+            ValueError: the round or a later one was drawn before, or all can be reached and too few
+                may take part.
         """
         if round_index < self._next_round:
             raise ValueError(
@@ -71,20 +89,29 @@ class CohortSelector:
         may_take_part = self._last_round + self.min_separation <= round_index
         if self.max_participations is not None:
             may_take_part &= self._participations < self.max_participations
+        if available is not None:
+            may_take_part &= available
         candidates = np.flatnonzero(may_take_part)
-        if len(candidates) < self.cohort_size:
+        if len(candidates) < self.cohort_size and available is None:
             raise ValueError(
                 f"round {round_index} needs {self.cohort_size} devices, and {len(candidates)} of "
                 f"{self.population_size} may take part with min_separation {self.min_separation}, "
                 f"max_participations {self.max_participations}: run fewer rounds or "
                 "take a smaller cohort"
             )
-        generator = np.random.default_rng([self._seed, round_index])
-        cohort = np.sort(generator.choice(candidates, self.cohort_size, replace=False))
+        cohort = self._draw(candidates, np.random.default_rng([self._seed, round_index]))
         self._last_round[cohort] = round_index
         self._participations[cohort] += 1
         self._next_round = round_index + 1
         return cohort
+
+    def _draw(self, candidates: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        if len(candidates) <= self.cohort_size:
+            return candidates
+        if self.sampling == "poisson":
+            chosen = generator.random(len(candidates)) < self.cohort_size / len(candidates)
+            return candidates[chosen]
+        return np.sort(generator.choice(candidates, self.cohort_size, replace=False))
 
     def state(self) -> dict[str, np.ndarray]:
         """The past, without the constructor's arguments, as int64 arrays for a checkpoint."""

@@ -1,9 +1,11 @@
 """Settings of a federated run, checked where they come in."""
 
+import math
 from typing import Annotated, Literal, Self
 
 import pydantic
 
+from federated.fleet_config import FleetConfig
 from federated.mechanism_choice import MechanismChoice
 
 Positive = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
@@ -33,6 +35,9 @@ class FederatedConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
         rounds: server steps.
         cohort: devices a round.
         min_separation: b, two rounds of one device are at least b apart (|i - j| >= b).
+        max_participations: k, rounds of one device at the most; None for no limit.
+        sampling: whether cohorts have a fixed size or devices are drawn one by one.
+        fleet: availability, speed and faults of the devices; None if all are there and report.
         batch_rows: rows of a local batch.
         row_tokens: pieces of a row.
         max_batches: local batches a device, its remaining rows unused.
@@ -55,6 +60,9 @@ class FederatedConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
     rounds: Count
     cohort: Count
     min_separation: Count
+    max_participations: Count | None = None
+    sampling: Literal["fixed", "poisson"] = "fixed"
+    fleet: FleetConfig | None = None
     batch_rows: Count = 8
     row_tokens: Annotated[int, pydantic.Field(ge=4, le=256)] = 24
     max_batches: Count = 4
@@ -101,3 +109,8 @@ class FederatedConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
             buffers=self.buffers,
             count_stddev=None if clipping is None else clipping.count_stddev,
         )
+
+    @property
+    def asked(self) -> int:
+        """Devices asked in a round: more than the cohort in a fleet, where not all of them report."""
+        return math.ceil(self.cohort * (self.fleet.over_selection if self.fleet else 1))

@@ -1,20 +1,17 @@
 """The private population: real or user-supplied messages, masked, capped and split by user into devices.
 
-Messages are values that functions pass on; no object here keeps one, no error or count quotes one. `DeviceStore` stands
-for the devices' own storage in the simulation and is the only place that training reads from.
+Messages are values that functions pass on; no object here keeps one, no error or count quotes one.
 """
 
+import bisect
 import collections
-import dataclasses
 import hashlib
 import importlib.util
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
-
-import numpy as np
 
 MASK = "▢"  # a symbol, so neither a word to learn nor a target of the metric
 MAX_MESSAGE_CHARACTERS = 2_000
@@ -29,6 +26,7 @@ _PII = re.compile(
 )
 
 UserMessages = dict[str, list[str]]
+Fractions = tuple[float, float, float]
 
 
 class Message(NamedTuple):
@@ -128,11 +126,46 @@ def _read_records(path: Path) -> Iterator[tuple[int, dict]]:
             yield number, record
 
 
+def place_user(user: str, rotation: int, fractions: Fractions) -> float:
+    """Where in [0, 1) a user stands; the sides follow one another there. Depends on no other user."""
+    digest = hashlib.blake2b(f"1:{user}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return (int.from_bytes(digest, "big") / 2**64 + rotation * fractions[2]) % 1
+
+
+def find_side(place: float, fractions: Fractions) -> int:
+    """Index in SIDES of the side that a user at `place` is on."""
+    return bisect.bisect_right((fractions[0], fractions[0] + fractions[1]), place)
+
+
+def find_fault(text: str) -> str | None:
+    """Why a message is left out whoever sent it, None if it is not."""
+    if not text.strip():
+        return "empty"
+    return (
+        f"over_{MAX_MESSAGE_CHARACTERS}_characters" if len(text) > MAX_MESSAGE_CHARACTERS else None
+    )
+
+
+def check_fractions(fractions: Fractions) -> None:
+    """Raises ValueError unless they are three positive shares that sum to 1."""
+    if abs(sum(fractions) - 1) > 1e-9 or min(fractions) <= 0:
+        raise ValueError(f"fractions {fractions}: give three positive shares that sum to 1")
+
+
+def check_sides(users: Mapping[str, int], total: int) -> None:
+    """Raises ValueError if a side has none of the `total` users."""
+    for side in SIDES:
+        if not users.get(side):
+            raise ValueError(
+                f"population: no user falls on side `{side}` of {total}: give more users"
+            )
+
+
 def split_population(
     messages: Iterable[Message],
     rotation: int = 0,
     max_messages: int = 500,
-    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
+    fractions: Fractions = (0.7, 0.1, 0.2),
 ) -> tuple[dict[str, UserMessages], dict[str, int]]:
     """Messages by side and user, masked and capped, with the counts of everything left out.
 
@@ -152,39 +185,31 @@ def split_population(
     Raises:
         ValueError: fractions do not sum to 1, or a side has no user left.
     """
-    if abs(sum(fractions) - 1) > 1e-9 or min(fractions) <= 0:
-        raise ValueError(f"fractions {fractions}: give three positive shares that sum to 1")
+    check_fractions(fractions)
     counts: collections.Counter[str] = collections.Counter()
     by_user: dict[str, list[Message]] = collections.defaultdict(list)
     conversation_side: dict[str, int] = {}
     places: dict[str, float] = {}
-    bounds = np.cumsum(fractions)[:2]
     for message in messages:
         counts["messages"] += 1
         user = message.user
         if user not in places:
-            digest = hashlib.blake2b(
-                f"1:{user}".encode("utf-8", "surrogatepass"), digest_size=8
-            ).digest()
-            place = int.from_bytes(digest, "big") / 2**64
-            places[user] = (place + rotation * fractions[2]) % 1
+            places[user] = place_user(user, rotation, fractions)
         by_user[user].append(message)
         if message.conversation:
-            side = int(np.searchsorted(bounds, places[user], "right"))
+            side = find_side(places[user], fractions)
             conversation_side[message.conversation] = max(
                 side, conversation_side.get(message.conversation, 0)
             )
     split: dict[str, UserMessages] = {side: {} for side in SIDES}
     for user in sorted(by_user, key=places.__getitem__):
-        side = int(np.searchsorted(bounds, places[user], "right"))
+        side = find_side(places[user], fractions)
         kept: list[str] = []
         for message in sorted(by_user[user], key=lambda m: m.timestamp):
             if message.conversation and conversation_side[message.conversation] != side:
                 counts[f"{SIDES[side]}_lost_to_shared_conversations"] += 1
-            elif not message.text.strip():
-                counts["empty"] += 1
-            elif len(message.text) > MAX_MESSAGE_CHARACTERS:
-                counts[f"over_{MAX_MESSAGE_CHARACTERS}_characters"] += 1
+            elif fault := find_fault(message.text):
+                counts[fault] += 1
             elif len(kept) == max_messages:
                 counts["over_cap"] += 1
             else:
@@ -195,56 +220,8 @@ def split_population(
             split[SIDES[side]][user] = kept
         else:
             counts["users_left_empty"] += 1
+    check_sides({side: len(users) for side, users in split.items()}, len(by_user))
     for side_name, users in split.items():
-        if not users:
-            raise ValueError(
-                f"population: no user falls on side `{side_name}` of {len(by_user)}: give more users"
-            )
         counts[f"{side_name}_users"] = len(users)
         counts[f"{side_name}_messages"] = sum(map(len, users.values()))
     return split, dict(counts)
-
-
-@dataclasses.dataclass(frozen=True, repr=False)
-class DeviceStore:
-    """Packed training rows of all devices as flat arrays.
-
-    Attributes:
-        rows: int32 [R, 2, T], every device's rows one after the other.
-        offsets: int64 [devices + 1], device d owns rows[offsets[d] : offsets[d + 1]].
-    """
-
-    rows: np.ndarray
-    offsets: np.ndarray
-
-    @classmethod
-    def build(cls, devices: Sequence[np.ndarray]) -> "DeviceStore":
-        """Store of devices given as row blocks [R_d, 2, T]."""
-        offsets = np.concatenate([[0], np.cumsum([len(rows) for rows in devices])])
-        return cls(np.concatenate(devices), offsets.astype(np.int64))
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def device_batches(self, device: int, batch_rows: int, max_batches: int) -> np.ndarray:
-        """Rows of one device as [batches, batch_rows, 2, T], padded with empty rows; at most `max_batches`."""
-        rows = self.rows[self.offsets[device] : self.offsets[device + 1]][
-            : batch_rows * max_batches
-        ]
-        batches = -(-len(rows) // batch_rows)
-        padded = np.zeros((batches * batch_rows, *self.rows.shape[1:]), np.int32)
-        padded[: len(rows)] = rows
-        return padded.reshape(batches, batch_rows, *self.rows.shape[1:])
-
-    def shard(
-        self, devices: Sequence[int], batch_rows: int, max_batches: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Work of one shard: batches int32 [D, S, batch_rows, 2, T] and each device's number of batches int32 [D]."""
-        parts = [self.device_batches(device, batch_rows, max_batches) for device in devices]
-        steps = np.array([len(part) for part in parts], np.int32)
-        packed = np.zeros(
-            (len(parts), max(1, steps.max(initial=0)), batch_rows, *self.rows.shape[1:]), np.int32
-        )
-        for place, part in zip(packed, parts, strict=True):
-            place[: len(part)] = part
-        return packed, steps

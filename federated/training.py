@@ -6,15 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from federated.cohort import CohortSelector
 from federated.config import FederatedConfig
 from federated.engines import Engine, Shard
 from federated.ledger import Ledger, Promise
 from federated.local_training import METRICS
 from federated.mechanisms import AdaptiveClipping, create_mechanism
-from federated.population import DeviceStore
+from federated.participation import Participation
+from federated.round_log import measure_signal_to_noise
 from federated.sensitivity import most_participations
 from federated.server import LearningRate, Weights, create_server_optimizer
+from federated.store import DeviceStore
 from model.checkpoint import number_arrays, numbered_arrays, save_arrays
 
 
@@ -25,7 +26,8 @@ class FederatedTraining:
         round: rounds done.
         weights: the server's weights.
         ledger: who took part when, and what that costs.
-        history: one dict of METRICS a round, as means over devices (loss over pieces), and the clip norm.
+        history: one dict a round: METRICS as means over devices (loss over pieces), clip norm, signal to noise, and
+            the figures of Participants.
     """
 
     def __init__(
@@ -48,10 +50,13 @@ class FederatedTraining:
             config.cooldown_rounds,
             config.cooldown_share,
         )
-        self._selector = CohortSelector(len(store), config.cohort, config.min_separation, seed)
+        self._participation = Participation(
+            np.diff(store.offsets), config, seed, sum(w.nbytes for w in self.weights)
+        )
         rounds, min_separation = config.rounds, config.min_separation
+        limit = config.max_participations or rounds
         strategy = config.mechanism_choice().build(
-            rounds, min_separation, most_participations(rounds, min_separation, rounds)
+            rounds, min_separation, most_participations(rounds, min_separation, limit)
         )
         clipping = config.adaptive_clipping
         self._mechanism = create_mechanism(
@@ -66,7 +71,13 @@ class FederatedTraining:
             else AdaptiveClipping(**clipping.model_dump(), cohort=config.cohort),
         )
         self.ledger = Ledger(
-            Promise(strategy, config.noise_multiplier, config.clip_norm, config.min_separation)
+            Promise(
+                strategy,
+                config.noise_multiplier,
+                config.clip_norm,
+                min_separation,
+                config.max_participations,
+            )
         )
         self.history: list[dict[str, float]] = []
 
@@ -76,21 +87,36 @@ class FederatedTraining:
         The divisor is the cohort size of the config, not the number that reported, so it tells nothing about anyone.
         """
         config = self._config
-        cohort = self._selector.select(self.round)
+        devices = self._participation.gather(self.round)
         clip_norm = self._mechanism.clip_norm
         sent = [*self.weights, *self._mechanism.broadcast()]
-        sums, metrics = self._engine.run_round(sent, self._shards(cohort))
-        self.ledger.record(self.round, selected=cohort, reported=cohort)
+        sums, metrics = self._train(sent, devices.reported)
+        self.ledger.record(self.round, devices.selected, devices.reported)
         noised = self._mechanism.add_noise(sums)
         mean = [update / config.cohort for update in noised]
         self._optimizer.step(self.weights, mean, self._learning_rate.at(self.round))
         self.round += 1
-        self.history.append(_mean_metrics(metrics) | {"clip_norm": clip_norm})
+        self.history.append(
+            _mean_metrics(metrics)
+            | {
+                "clip_norm": clip_norm,
+                "signal_to_noise": measure_signal_to_noise(sums[: len(noised)], noised),
+            }
+            | devices.figures
+        )
         return self.history[-1]
+
+    def _train(
+        self, sent: Sequence[np.ndarray], cohort: np.ndarray
+    ) -> tuple[list[np.ndarray], np.ndarray]:
+        """The engine's sums; zeros where nobody reported, for the round is held and noised all the same."""
+        if not len(cohort):
+            return [np.zeros_like(w) for w in sent], np.zeros(len(METRICS), np.float32)
+        return self._engine.run_round(sent, self._shards(cohort))
 
     def _shards(self, cohort: np.ndarray) -> list[Shard]:
         """The cohort dealt to shards, largest devices first and back and forth, so that shards take equally long."""
-        sizes = np.diff(self._store.offsets)[cohort]
+        sizes = self._store.count_rows(cohort)
         order = cohort[np.lexsort((cohort, -sizes))]
         shards = min(self._config.shards, len(order))
         places = np.arange(len(order)) % (2 * shards)
@@ -101,7 +127,7 @@ class FederatedTraining:
     def save(self, path: Path) -> None:
         """Writes everything a later `restore` needs, atomically."""
         facts = {"round": self.round, "history": self.history, "ledger": self.ledger.to_json()}
-        selector = {f"selector.{name}": value for name, value in self._selector.state().items()}
+        selector = {f"selector.{n}": value for n, value in self._participation.state().items()}
         save_arrays(
             path,
             number_arrays("weight", self.weights)
@@ -128,7 +154,7 @@ class FederatedTraining:
             self._optimizer.restore(numbered_arrays(arrays, "optimizer"))
             self._mechanism.restore(numbered_arrays(arrays, "noise"))
             prefix = "selector."
-            self._selector.restore(
+            self._participation.restore(
                 {k.removeprefix(prefix): arrays[k] for k in arrays if k.startswith(prefix)}
             )
         self.round, self.history, self.ledger = facts["round"], facts["history"], ledger

@@ -16,6 +16,7 @@ except ModuleNotFoundError:  # the device runtime alone was installed
     raise SystemExit(2) from None
 
 from scripts.account import account, mechanisms
+from scripts.fleet import fleet
 from scripts.synthesize import print_figures, synthesize
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 bench = typer.Typer(help="Speed on this machine.", no_args_is_help=True)
 app.add_typer(synthesize, name="synthesize")
+app.add_typer(fleet, name="fleet")
 app.add_typer(bench, name="bench")
 app.command()(account)
 app.command()(mechanisms)

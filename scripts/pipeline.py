@@ -251,11 +251,11 @@ class Run:
     def _build_population(self, folder: Path) -> None:
         split, counts = self.split_population()
         config = self.config.federated
-        devices = len(split["train"])
-        if devices < config.cohort * config.min_separation:
+        devices, needed = len(split["train"]), config.asked * config.min_separation
+        if devices < needed:
             raise ValueError(
                 f"population: {devices} devices to train on are too few for federated.cohort {config.cohort} at"
-                f" min_separation {config.min_separation}: give {config.cohort * config.min_separation}, or lower one"
+                f" min_separation {config.min_separation}: give {needed}, or lower one"
             )
         (folder / "counts.json").write_text(json.dumps(counts, indent=1), "utf-8")
 

@@ -7,6 +7,7 @@ import functools
 import json
 import logging
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -118,7 +119,8 @@ def build_federated(run: "Run", arm: str, folder: Path) -> None:
     from federated.engines import create_engine
     from federated.ledger import Ledger
     from federated.local_training import LocalTraining
-    from federated.population import DeviceStore
+    from federated.round_log import RoundLog
+    from federated.store import DeviceStore
     from federated.training import FederatedTraining, train_federated
     from model.checkpoint import load_weights, save_weights
     from model.rows import encode_text, pack_rows
@@ -138,30 +140,40 @@ def build_federated(run: "Run", arm: str, folder: Path) -> None:
     weights = load_weights(run.out / "pretrained" / arm / "weights.npz")
     clip_norm = config.clip_norm if config.adaptive_clipping is None else None
     engine = create_engine(config.engine, LocalTraining(config.local_learning_rate, clip_norm))
+    log = RoundLog(folder)
     try:
         training = FederatedTraining(weights, store, engine, config, run.config.seed)
         if arm != REAL_CHAT and run.recipe(arm).adapted:
             ledger = (run.out / run.adaptation.name / "ledger.json").read_text("utf-8")
             training.ledger.earlier = (Ledger.from_json(ledger),)
         with show_progress(f"federate {arm}", config.rounds) as advance:
+            if not (folder / "checkpoint.npz").exists():
+                _add_to_curve(run, folder, arm, 0, weights, judges)
+            started = time.monotonic()
 
             def after_round(training: "FederatedTraining") -> None:
+                nonlocal started
+                seconds, accuracy = time.monotonic() - started, None
                 if training.round % config.evaluate_every == 0 or training.round == config.rounds:
-                    _add_to_curve(run, folder, arm, training.round, training.weights, judges)
+                    accuracy = _add_to_curve(
+                        run, folder, arm, training.round, training.weights, judges
+                    )
                 latest = training.history[-1]
+                rho = training.ledger.total(config.delta).rho
+                measured = {"accuracy": accuracy, "rho": rho, "seconds": seconds}
+                log.append({"round": training.round} | latest | measured)
                 advance(
                     training.round,
                     f"loss {latest['loss']:.2f}, clipped {latest['clipped']:.0%}",
                 )
+                started = time.monotonic()
 
-            if not (folder / "checkpoint.npz").exists():
-                _add_to_curve(run, folder, arm, 0, weights, judges)
             train_federated(training, config.rounds, folder / "checkpoint.npz", after_round)
     finally:
+        log.close()
         engine.close()
     save_weights(folder / "weights.npz", training.weights)
     (folder / "ledger.json").write_text(training.ledger.to_json(), "utf-8")
-    (folder / "rounds.json").write_text(json.dumps(training.history), "utf-8")
     (folder / "checkpoint.npz").unlink(missing_ok=True)
 
 
@@ -172,8 +184,8 @@ def _add_to_curve(
     done: int,
     weights: Sequence["np.ndarray"],
     judges: Sequence[Sequence[str]],
-) -> None:
-    """Appends validation users' accuracy after `done` rounds to curve.json, measured through a TFLite file."""
+) -> float:
+    """Validation users' accuracy after `done` rounds, measured through a TFLite file and added to curve.json."""
     from device_runtime.keyboard import Keyboard
     from eval.next_word import score_users
     from eval.targets import EvaluationVocabulary
@@ -189,6 +201,7 @@ def _add_to_curve(
     curve = [point for point in curve if point["round"] < done]
     curve.append({"round": done, "top1": top1.value, "low": top1.low, "high": top1.high})
     path.write_text(json.dumps(curve), "utf-8")
+    return top1.value
 
 
 def quieten_tensorflow() -> None:

@@ -112,3 +112,58 @@ def test_foreign_state_is_refused() -> None:
         selector.restore(CohortSelector(12, 2, 2, seed=0).state())
     with pytest.raises(ValueError, match="last_round is missing"):
         selector.restore({})
+
+
+# Poisson rounds, and fleets of which only a part can be reached
+
+
+@given(**sizes, sampling=st.sampled_from(["fixed", "poisson"]), most=st.integers(1, 4))
+@settings(deadline=None, max_examples=50)
+def test_the_promise_holds_for_whoever_can_be_reached(
+    cohort_size, min_separation, spare_devices, seed, sampling, most
+) -> None:
+    population_size = cohort_size * min_separation + spare_devices
+    random = np.random.default_rng(seed)
+    selector = CohortSelector(population_size, cohort_size, min_separation, seed, most, sampling)
+    participations: list[list[int]] = [[] for _ in range(population_size)]
+    for round_index in range(20):
+        available = random.random(population_size) < 0.5
+        may = [
+            len(past) < most and (not past or round_index - past[-1] >= min_separation)
+            for past in participations
+        ]
+        candidates = np.flatnonzero(available & np.array(may))
+        cohort = selector.select(round_index, available)
+        assert np.all(np.diff(cohort) > 0) and np.isin(cohort, candidates).all()
+        if len(candidates) <= cohort_size:
+            assert cohort.tolist() == candidates.tolist()
+        elif sampling == "fixed":
+            assert len(cohort) == cohort_size
+        for device in cohort:
+            participations[device].append(round_index)
+
+
+def test_poisson_rounds_have_the_sizes_of_independent_draws() -> None:
+    """Binomial with the expected cohort, and every device equally often; in the first rounds, where all may."""
+    drawn = [CohortSelector(500, 50, 1, seed, sampling="poisson").select(0) for seed in range(2000)]
+    lengths = np.array([len(cohort) for cohort in drawn])
+    assert lengths.mean() == pytest.approx(50, abs=5 * (45 / 2000) ** 0.5)
+    assert lengths.var() == pytest.approx(45, rel=0.2)
+    counts = np.bincount(np.concatenate(drawn), minlength=500)
+    assert abs(counts - 200).max() < 5 * 180**0.5
+    together = np.mean([np.isin([3, 4], cohort).all() for cohort in drawn])
+    assert together == pytest.approx(0.01, abs=5 * (0.01 / 2000) ** 0.5)
+
+
+def test_a_million_devices_are_drawn_from_alike() -> None:
+    available = np.arange(1_000_000) % 3 == 0
+    selector = CohortSelector(1_000_000, 6_500, 2, seed=1, max_participations=1)
+    first, second = selector.select(0, available), selector.select(1, available)
+    assert len(first) == len(second) == 6_500 and not np.intersect1d(first, second).size
+    assert not (first % 3).any()
+    assert first.mean() == pytest.approx(500_000, abs=5 * 1e6 / 12**0.5 / 6_500**0.5)
+
+
+def test_another_sampling_is_refused() -> None:
+    with pytest.raises(ValueError, match="sampling is 'uniform', must be fixed or poisson"):
+        CohortSelector(10, 2, 2, 0, sampling="uniform")

@@ -17,7 +17,7 @@ import federated.engines.tff as tff_module
 from federated.engines import Engine, create_engine
 from federated.engines.tff import TffEngine
 from federated.local_training import METRICS, LocalTraining
-from federated.population import DeviceStore
+from federated.store import DeviceStore
 from model.network import loss_sums, run_rows
 from tests.federated.tiny_devices import ROW_TOKENS, build_store, random_weights
 

@@ -15,7 +15,6 @@ from federated.population import (
     MASK,
     MAX_MESSAGE_CHARACTERS,
     SIDES,
-    DeviceStore,
     Message,
     mask_pii,
     read_chat_messages,
@@ -371,33 +370,3 @@ def test_a_damaged_parquet_file_is_refused(tmp_path) -> None:
     with pytest.raises(ValueError, match=re.escape(f"{path}:")) as caught:
         list(read_message_file(path))
     assert_says_nothing(caught.value)
-
-
-# The devices' own storage
-
-
-def test_shards_hold_their_devices_rows() -> None:
-    random = np.random.default_rng(0)
-    blocks = [random.integers(1, 9, (n, 2, 5)).astype(np.int32) for n in (0, 1, 2, 3, 7, 4)]
-    store = DeviceStore.build(blocks)
-    assert len(store) == 6 and store.rows.dtype == np.int32
-    batches, steps = store.shard([4, 0, 2, 3], batch_rows=2, max_batches=3)
-    assert batches.shape == (4, 3, 2, 2, 5) and batches.dtype == np.int32
-    assert steps.tolist() == [3, 0, 1, 2] and steps.dtype == np.int32
-    for place, device in enumerate([4, 0, 2, 3]):
-        rows = batches[place].reshape(-1, 2, 5)
-        used = blocks[device][:6]
-        assert np.array_equal(rows[: len(used)], used)
-        assert not rows[len(used) :].any()
-
-
-@pytest.mark.parametrize("devices", [[0], [0, 0]])
-def test_a_shard_without_rows_has_a_shape_all_the_same(devices) -> None:
-    store = DeviceStore.build([np.zeros((0, 2, 5), np.int32), np.ones((3, 2, 5), np.int32)])
-    batches, steps = store.shard(devices, batch_rows=2, max_batches=3)
-    assert batches.shape == (len(devices), 1, 2, 2, 5) and not batches.any()
-    assert steps.tolist() == [0] * len(devices)
-
-
-def test_the_store_shows_no_rows_of_anybody() -> None:
-    assert "rows" not in repr(DeviceStore.build([np.ones((3, 2, 5), np.int32)]))

@@ -10,7 +10,9 @@ from federated.accounting import account
 from federated.config import AdaptiveClippingConfig, FederatedConfig
 from federated.engines.local import LocalEngine
 from federated.factorisation import optimise_blt
+from federated.fleet_config import FleetConfig
 from federated.local_training import LocalTraining
+from federated.round_log import RoundLog
 from federated.training import FederatedTraining, train_federated
 from model.checkpoint import load_weights
 from tests.federated.tiny_devices import build_store, random_weights
@@ -317,3 +319,81 @@ def test_the_number_of_shards_changes_nothing(start, whole) -> None:
     run = start(shards=9)
     for expected in whole.history[:3]:
         assert run.run_round() == pytest.approx(expected, rel=1e-4)
+
+
+# Runs of a fleet, and their log
+
+FLEET = {"fleet": FleetConfig(daytime=0.6), "cohort": 3, "min_separation": 2, "sampling": "poisson"}
+
+
+def run_logged(training: FederatedTraining, folder: Path, killed_in: int | None = None) -> None:
+    """As the federated stage does: a round is logged before its checkpoint is written."""
+    log = RoundLog(folder)
+
+    def after_round(training: FederatedTraining) -> None:
+        rho = training.ledger.guarantee(1e-6).rho
+        log.append({"round": training.round} | training.history[-1] | {"rho": rho})
+        if training.round == killed_in:
+            raise Killed
+
+    try:
+        train_federated(training, CONFIG.rounds, folder / "checkpoint.npz", after_round)
+    finally:
+        log.close()
+
+
+@pytest.mark.parametrize("killed_in", [1, 4])
+def test_the_log_of_a_resumed_run_is_the_undisturbed_runs(start, tmp_path, killed_in) -> None:
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    for folder in (whole, resumed):
+        folder.mkdir()
+    undisturbed, last = start(**FLEET), start(**FLEET)
+    run_logged(undisturbed, whole)
+    with pytest.raises(Killed):
+        run_logged(start(**FLEET), resumed, killed_in)
+    run_logged(last, resumed)
+    lines = (whole / "rounds.csv").read_text("utf-8").splitlines()
+    assert (resumed / "rounds.csv").read_text("utf-8").splitlines() == lines
+    assert [line.split(",")[0] for line in lines] == ["round", "1", "2", "3", "4", "5"]
+    assert last.ledger.to_json() == undisturbed.ledger.to_json()
+    assert all(np.array_equal(a, b) for a, b in zip(undisturbed.weights, last.weights, strict=True))
+
+
+def test_only_reports_are_summed_and_charged(start, local_engine, store) -> None:
+    """The ledger has both; the sum and the divisor are those of a run of the devices that reported."""
+    run = start(noise_multiplier=1e-9, server_momentum=0.0, server_learning_rate=1.0, **FLEET)
+    fewer = 0
+    for _ in range(4):
+        before = [w.copy() for w in run.weights]
+        figures = run.run_round()
+        record = run.ledger.rounds[-1]
+        assert (figures["selected"], figures["reported"]) == tuple(
+            len(ids) for ids in (record.selected, record.reported)
+        )
+        assert figures["devices"] == len(record.reported)
+        fewer += len(record.reported) < len(record.selected)
+        expected = before
+        if record.reported:
+            sums, _ = local_engine.run_round(before, [store.shard(record.reported, 2, 2)])
+            expected = [b + s / 3 for b, s in zip(before, sums, strict=True)]
+        for weight, value in zip(run.weights, expected, strict=True):
+            np.testing.assert_allclose(weight, value, atol=1e-6)
+    assert fewer
+
+
+def test_a_round_without_reports_is_noised_all_the_same(start) -> None:
+    run = start(**FLEET | {"fleet": FleetConfig(daytime=0, home_wifi=0)})
+    before = [w.copy() for w in run.weights]
+    figures = run.run_round()
+    assert figures["devices"] == figures["selected"] == figures["signal_to_noise"] == 0
+    assert run.ledger.rounds[0].selected == () and run.round == 1
+    assert all((a != b).any() for a, b in zip(run.weights, before, strict=True))
+
+
+def test_no_device_takes_part_too_often(start) -> None:
+    run = start(max_participations=1)
+    for _ in range(3):
+        run.run_round()
+    assert run.ledger.promise.max_participations == 1
+    with pytest.raises(ValueError, match="round 3 needs 4 devices, and 3 of 15 may take part"):
+        run.run_round()

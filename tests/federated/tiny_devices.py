@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from device_runtime.tokenizer import BOS, EOS
-from federated.population import DeviceStore
+from federated.store import DeviceStore
 from model.network import NetworkShape
 from model.rows import pack_rows
 

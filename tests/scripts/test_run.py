@@ -1,5 +1,6 @@
 """The whole run, end to end: its results, its resumption after a kill at any moment, and its silence about people."""
 
+import csv
 import gzip
 import json
 import math
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from device_runtime.tokenizer import Tokenizer
+from federated.ledger import Ledger
 from federated.population import read_message_file, split_population
 from scripts.config import load_config
 from scripts.keyfed import _print_headline
@@ -91,6 +93,25 @@ def test_rounds_to_match_are_the_first_at_the_baselines_end(accuracies, rounds) 
 
     baseline = curve((0.05, 0.5, 0.26))
     assert count_rounds_to_match(baseline, curve(accuracies)) == rounds
+
+
+def test_rounds_are_logged_as_they_were(finished: FinishedRun) -> None:
+    """Accuracy is the curve's, rho the ledger's; nothing is blank but accuracy, where it was not measured."""
+    results = read_results(finished.out)
+    for arm in ARMS:
+        folder = finished.out / "federated" / arm
+        with (folder / "rounds.csv").open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [row["round"] for row in rows] == ["1", "2", "3"]
+        measured = {int(row["round"]): row["accuracy"] for row in rows if row["accuracy"]}
+        curve = {point["round"]: point["top1"] for point in results["curve"][arm][1:]}
+        assert {k: float(v) for k, v in measured.items()} == pytest.approx(curve)
+        ledger = Ledger.from_json((folder / "ledger.json").read_text("utf-8"))
+        assert float(rows[-1]["rho"]) == pytest.approx(ledger.guarantee(1e-10).rho)
+        for row, record in zip(rows, ledger.rounds, strict=True):
+            assert int(row["reported"]) == len(record.reported) == 6
+            assert all(value for name, value in row.items() if name != "accuracy")
+        assert len(list((folder / "tensorboard").iterdir())) == 1
 
 
 def test_a_lift_without_an_upper_end_is_null_in_strict_json_and_is_printed(

@@ -1,0 +1,128 @@
+"""Who takes part in each round: drawn among the devices that may, and that can be reached; those in time report."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from federated.cohort import CohortSelector
+from federated.config import FederatedConfig
+from federated.fleet import Fleet
+
+
+@dataclasses.dataclass(frozen=True)
+class Participants:
+    """The devices of a round.
+
+    Attributes:
+        selected: ids of the devices that were asked, ascending.
+        reported: ids of those whose updates are summed, ascending.
+        figures: of the round for its log: numbers of devices, simulated seconds, bytes.
+    """
+
+    selected: np.ndarray
+    reported: np.ndarray
+    figures: dict[str, float]
+
+
+class Participation:
+    """Selects the devices of each round and plays it with the fleet, if the config has one.
+
+    Without a fleet every device can be reached, and all that are selected report. In a fleet more are asked than the
+    cohort wants (`over_selection`), among those available when the round starts; the first `cohort` reports count. A
+    round goes on with fewer where fewer come.
+
+    Args:
+        rows: number of training rows of each device.
+        config: of the run.
+        seed: of the run.
+        update_bytes: of the model on its way down, and of an update on its way up.
+
+    Raises:
+        ValueError: as `CohortSelector`.
+    """
+
+    def __init__(
+        self, rows: np.ndarray, config: FederatedConfig, seed: int, update_bytes: int
+    ) -> None:
+        self._rows, self._config, self._update_bytes = rows, config, update_bytes
+        self._fleet = None if config.fleet is None else Fleet(config.fleet, len(rows), seed)
+        self._selector = CohortSelector(
+            len(rows),
+            config.asked,
+            config.min_separation,
+            seed,
+            config.max_participations,
+            config.sampling,
+        )
+
+    def gather(self, round_index: int) -> Participants:
+        """The round's devices. Rounds are gathered in order.
+
+        Raises:
+            ValueError: as `CohortSelector.select`.
+        """
+        config, fleet = self._config, self._fleet
+        figures: dict[str, float] = {}
+        if fleet is None:
+            selected = reported = self._selector.select(round_index)
+        else:
+            available = fleet.is_available(round_index)
+            selected = self._selector.select(round_index, available)
+            batches = -(-self._rows[selected] // config.batch_rows)
+            outcome = fleet.run_round(
+                round_index,
+                selected,
+                np.minimum(batches, config.max_batches),
+                self._update_bytes,
+                config.cohort,
+            )
+            reported = outcome.reported
+            figures = {
+                "available": int(available.sum()),
+                "dropped": outcome.dropped,
+                "late": outcome.late,
+                "simulated_seconds": outcome.seconds,
+            }
+        figures |= {
+            "bytes_down_per_device": self._update_bytes,
+            "bytes_up_per_device": self._update_bytes,
+        }
+        for name, devices in (("selected", selected), ("reported", reported)):
+            figures[name] = len(devices)
+            figures |= {f"{name}_{k}": n for k, n in self._count_make_up(devices).items()}
+        return Participants(selected, reported, figures)
+
+    def _count_make_up(self, devices: np.ndarray) -> dict[str, int]:
+        """Devices by what they have to train on, and in a fleet by speed class and time zone.
+
+        `large` devices fill as many local batches as are used, `small` ones not even one.
+        """
+        batch, most = self._config.batch_rows, self._config.batch_rows * self._config.max_batches
+        rows = self._rows[devices]
+        counts = {
+            "rows_small": int((rows < batch).sum()),
+            "rows_medium": int(((rows >= batch) & (rows < most)).sum()),
+            "rows_large": int((rows >= most).sum()),
+        }
+        if self._fleet is not None:
+            fleet, config = self._fleet, self._fleet.config
+            speeds = np.bincount(fleet.speed_class[devices], minlength=len(config.speed_classes))
+            zones = np.bincount(fleet.time_zone[devices], minlength=len(config.time_zones))
+            for speed, count in zip(config.speed_classes, speeds, strict=True):
+                counts[f"speed_{speed.name}"] = int(count)
+            for zone, count in zip(config.time_zones, zones, strict=True):
+                counts[f"zone_utc{zone.utc_offset_hours:+g}"] = int(count)
+        return counts
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The past, for a checkpoint; the fleet has none."""
+        return self._selector.state()
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Goes on from a `state()` of a run with the same arguments.
+
+        Raises:
+            ValueError: as `CohortSelector.restore`.
+        """
+        self._selector.restore(state)
