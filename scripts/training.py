@@ -137,7 +137,11 @@ def build_federated(run: "Run", arm: str, folder: Path) -> None:
     del split
     weights = load_weights(run.out / "pretrained" / arm / "weights.npz")
     engine = create_engine(
-        config.engine, LocalTraining(config.local_learning_rate, config.clip_norm)
+        config.engine,
+        LocalTraining(config.local_learning_rate, config.clip_norm),
+        config.workers,
+        config.shard_timeout_s,
+        config.engine_address,
     )
     try:
         training = FederatedTraining(weights, store, engine, config, run.config.seed)
