@@ -61,6 +61,11 @@ def undisturbed(engine, tmp_path_factory) -> dict[str, np.ndarray]:
     return run_tiny(engine, tmp_path_factory.mktemp("undisturbed") / "checkpoint.npz")
 
 
+@pytest.fixture(scope="module")
+def undisturbed_ray(ray_engine, tmp_path_factory) -> dict[str, np.ndarray]:
+    return run_tiny(ray_engine, tmp_path_factory.mktemp("undisturbed") / "checkpoint.npz")
+
+
 def kill_workers(engine: Engine, checkpoint: Path, seed: int, kills: int) -> dict[str, np.ndarray]:
     """The run with workers killed at random moments, one a round at the most."""
     chance = random.Random(seed)
@@ -154,6 +159,45 @@ def test_a_hung_worker_is_replaced(name, tmp_path, undisturbed, make_engine) -> 
     assert hung[0] not in worker_ids(engine)
 
 
+_CLUSTER = """
+import os, secrets, sys
+from pathlib import Path
+
+os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "TF_CPP_MIN_LOG_LEVEL": "2"}
+os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+from ray.cluster_utils import Cluster
+
+from federated.engines import create_engine
+from tests.federated.tiny_run import TRAINING, run_tiny
+
+sizes = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_dashboard": False}
+cluster = Cluster(initialize_head=True, head_node_args=sizes)
+second = cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20)
+engine = create_engine("ray", TRAINING, 2, address=cluster.address)
+
+def after_round(done):
+    if done == 4:
+        print(len(engine._pool._workers), flush=True)
+        cluster.remove_node(second, allow_graceful=False)
+
+run_tiny(engine, Path(sys.argv[1]), after_round)
+print(len(engine._pool._workers), flush=True)
+engine.close()
+cluster.shutdown()
+"""
+
+
+def test_a_run_that_joined_a_cluster_goes_on_when_a_node_is_lost(
+    ray_engine, undisturbed_ray, tmp_path
+) -> None:
+    """Two nodes with a worker each; then one, whose worker does it all."""
+    command = [sys.executable, "-c", _CLUSTER, str(tmp_path / "checkpoint.npz")]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout.split() == ["2", "1"]
+    with np.load(tmp_path / "checkpoint.npz") as arrays:
+        assert_same(dict(arrays), undisturbed_ray)
+
+
 @pytest.fixture
 def make_engine(request) -> Iterator[Callable[[str], Engine]]:
     """The engine of the session for Ray, which starts slowly; one of its own for TFF."""
@@ -170,7 +214,8 @@ def make_engine(request) -> Iterator[Callable[[str], Engine]]:
         engine.close()
 
 
-def test_closing_ends_the_workers(tff_engine, undisturbed, tmp_path) -> None:
+def test_closing_ends_the_workers(tff_engine, tmp_path) -> None:
+    run_tiny(tff_engine, tmp_path / "others.npz")
     engine = TffEngine(TRAINING)
     run_tiny(engine, tmp_path / "checkpoint.npz")
     workers = {find_process(number) for number in worker_ids(engine)}
