@@ -163,6 +163,8 @@ def _start_ray(cpus: int) -> subprocess.Popen:
     guard = subprocess.Popen(
         [sys.executable, "-S", str(Path(ray_guard.__file__)), folder],
         stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         start_new_session=True,  # Ctrl-C is for this process, not for the guard
     )
     ray.init(

@@ -15,10 +15,13 @@ _QUIET_S = 2.0  # a process that is just being started has nothing open yet
 
 
 def find_processes(folder: str) -> list[int]:
-    """Ids of other processes that have a file or socket of the folder open, or its name in their command."""
+    """Ids of processes that have a file or socket of the folder open, or its name in their command.
+
+    The guard and its parent are none of them: a parent that lives has closed its Ray, and keeps a log open.
+    """
     found = []
     for process in filter(str.isdigit, os.listdir("/proc")):
-        if int(process) == os.getpid():
+        if int(process) in (os.getpid(), os.getppid()):
             continue
         with contextlib.suppress(OSError):  # it ended meanwhile, or is somebody else's
             with open(f"/proc/{process}/cmdline", "rb") as file:

@@ -187,18 +187,19 @@ class TffEngine:
                 " own: mind the firewall, or use the engine `local`"
             )
         self._training = training
-        self._round: Any = None
+        self._rounds: dict[tuple, Any] = {}  # compiled computations by shapes
         self._pool = WorkerPool(TffWorker, workers, shard_timeout_s)
 
     def run_round(self, weights: Sequence[np.ndarray], shards: Shards) -> RoundSums:
-        if self._round is None and len(shards):
-            row_shape = shards[0][0].shape[2:]
-            self._round = _compile(
-                build_round([w.shape for w in weights], row_shape, self._training)
-            )
+        if not len(shards):
+            return add_rounds(weights, [])
+        shapes = tuple(w.shape for w in weights), shards[0][0].shape[2:]
+        if shapes not in self._rounds:
+            self._rounds[shapes] = _compile(build_round(*shapes, self._training))
+        computation = self._rounds[shapes]
 
         def train(worker: TffWorker, shard, limit_s: float) -> RoundSums:
-            sums, metrics = worker.call(self._round, limit_s, list(weights), [shard])
+            sums, metrics = worker.call(computation, limit_s, list(weights), [shard])
             return [np.asarray(s) for s in sums], np.asarray(metrics)
 
         return add_rounds(weights, self._pool.map(train, shards))
