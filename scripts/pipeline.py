@@ -279,6 +279,7 @@ class Run:
                 self.config.adaptation,
                 config.delta,
                 config.engine,
+                config.engine_address,
                 self.config.seed,
                 folder,
             )

@@ -157,7 +157,7 @@ def test_a_hung_worker_is_replaced(engine, undisturbed, tmp_path) -> None:
         if done == 3:
             hung.append(worker_ids(engine)[0])
             os.kill(hung[0], signal.SIGSTOP)
-            patience._fixed_s = 10
+            patience._fixed_s = 5
             threading.Thread(target=give_back_time).start()
 
     arrays = run_tiny(engine, tmp_path / "checkpoint.npz", after_round)
