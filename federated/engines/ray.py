@@ -29,6 +29,7 @@ from federated.local_training import LocalTraining
 
 _START_TIMEOUT_S = 300  # a worker imports TensorFlow, perhaps from a network disk
 _OBJECT_STORE_BYTES = 256 * 2**20
+_TOKEN = secrets.token_hex(32)  # Ray reads it once a process
 # Ray reads these when it is imported. The second keeps its word on lost workers, which this engine has itself, off
 # standard output.
 _QUIET = {"GRPC_VERBOSITY": "ERROR", "RAY_DEDUP_LOGS_SKIP_REGEX": ".*"}
@@ -150,7 +151,7 @@ def _start_ray(cpus: int) -> subprocess.Popen:
     """Starts Ray on this machine and returns the guard that ends it when its standard input does."""
     os.environ |= _QUIET | {
         "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_AUTH_TOKEN": _TOKEN,
         "RAY_USAGE_STATS_ENABLED": "0",
         # Ray's word for "one machine": all its servers then listen on 127.0.0.1 alone.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
