@@ -13,6 +13,7 @@ import importlib.util
 import logging
 import os
 import secrets
+import socket
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,7 @@ from federated.engines.pool import WorkerLost, WorkerPool
 from federated.engines.sums import RoundSums, add_histograms, add_rounds
 from federated.local_training import LocalTraining
 
+_JOIN_TIMEOUT_S = 10
 _START_TIMEOUT_S = 300  # a worker imports TensorFlow, perhaps from a network disk
 _OBJECT_STORE_BYTES = 256 * 2**20
 _TOKEN = secrets.token_hex(32)  # Ray reads it once a process
@@ -186,8 +188,13 @@ def _join_ray(address: str) -> None:
     import ray
 
     try:
+        if (
+            address != "auto"
+        ):  # where nobody listens, Ray tries for minutes and then ends this process
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), _JOIN_TIMEOUT_S).close()
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise ValueError(
             f"engine_address {address!r}: no Ray cluster was joined there ({type(error).__name__}): start one with"
             " `ray start --head`, with Ray's token on each machine, and give its address as host:port"

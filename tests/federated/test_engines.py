@@ -248,6 +248,14 @@ def test_without_ray_the_engine_says_how_to_get_it(training, monkeypatch) -> Non
         create_engine("ray", training)
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense", "127.0.0.1:port"])
+def test_where_no_cluster_is_the_engine_says_how_to_start_one(
+    training, ray_engine, address
+) -> None:
+    with pytest.raises(ValueError, match=f"engine_address '{address}': no Ray cluster .*ray start"):
+        create_engine("ray", training, address=address)
+
+
 @pytest.fixture(scope="module")
 def reference(local_engine, tmp_path_factory) -> dict[str, np.ndarray]:
     """Ten rounds with noise on the reference engine."""
