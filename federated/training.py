@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from federated.config import FederatedConfig
-from federated.engines import Engine, Shard
+from federated.engines import Engine
 from federated.ledger import Ledger, Promise
 from federated.local_training import METRICS
 from federated.mechanisms import AdaptiveClipping, create_mechanism
@@ -15,6 +15,7 @@ from federated.participation import Participation
 from federated.round_log import measure_signal_to_noise
 from federated.sensitivity import most_participations
 from federated.server import LearningRate, Weights, create_server_optimizer
+from federated.shards import cut_cohort
 from federated.store import DeviceStore
 from model.checkpoint import number_arrays, numbered_arrays, save_arrays
 
@@ -112,17 +113,11 @@ class FederatedTraining:
         """The engine's sums; zeros where nobody reported, for the round is held and noised all the same."""
         if not len(cohort):
             return [np.zeros_like(w) for w in sent], np.zeros(len(METRICS), np.float32)
-        return self._engine.run_round(sent, self._shards(cohort))
-
-    def _shards(self, cohort: np.ndarray) -> list[Shard]:
-        """The cohort dealt to shards, largest devices first and back and forth, so that shards take equally long."""
-        sizes = self._store.count_rows(cohort)
-        order = cohort[np.lexsort((cohort, -sizes))]
-        shards = min(self._config.shards, len(order))
-        places = np.arange(len(order)) % (2 * shards)
-        places = np.minimum(places, 2 * shards - 1 - places)
-        rows, batches = self._config.batch_rows, self._config.max_batches
-        return [self._store.shard(order[places == shard], rows, batches) for shard in range(shards)]
+        config = self._config
+        shards = cut_cohort(
+            self._store, cohort, config.shards, config.batch_rows, config.max_batches
+        )
+        return self._engine.run_round(sent, shards)
 
     def save(self, path: Path) -> None:
         """Writes everything a later `restore` needs, atomically."""

@@ -20,6 +20,7 @@ def ask_devices(
     config: AdaptationConfig,
     delta: float,
     engine_name: str,
+    engine_address: str | None,
     seed: int,
     folder: Path,
 ) -> None:
@@ -30,6 +31,7 @@ def ask_devices(
         config: size of the space and privacy of the release.
         delta: of (epsilon, delta).
         engine_name: of the federated engine that sums.
+        engine_address: of the Ray cluster it joins, if any.
         seed: of topics and noise.
         folder: to write to.
     """
@@ -44,7 +46,9 @@ def ask_devices(
     topics = fit_topics(documents, config.word_buckets, config.topics, seed)
     space = FeatureSpace(config.word_buckets, config.pair_buckets, topics)
     noise = noise_multiplier_for(config.epsilon, delta, 1)
-    engine = create_engine(engine_name, LocalTraining(learning_rate=1.0, clip_norm=1.0))
+    engine = create_engine(
+        engine_name, LocalTraining(learning_rate=1.0, clip_norm=1.0), address=engine_address
+    )
     try:
         histogram, ledger = release_histogram(
             list(devices.values()), space, engine, 1, config.clip_norm, noise, seed

@@ -139,7 +139,13 @@ def build_federated(run: "Run", arm: str, folder: Path) -> None:
     del split
     weights = load_weights(run.out / "pretrained" / arm / "weights.npz")
     clip_norm = config.clip_norm if config.adaptive_clipping is None else None
-    engine = create_engine(config.engine, LocalTraining(config.local_learning_rate, clip_norm))
+    engine = create_engine(
+        config.engine,
+        LocalTraining(config.local_learning_rate, clip_norm),
+        config.workers,
+        config.shard_timeout_s,
+        config.engine_address,
+    )
     log = RoundLog(folder)
     try:
         training = FederatedTraining(weights, store, engine, config, run.config.seed)
