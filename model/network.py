@@ -9,6 +9,7 @@ Hard et al. 2018, "Federated learning for mobile keyboard prediction" (1.4 M par
 
 import dataclasses
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -54,10 +55,53 @@ def initial_weights(shape: NetworkShape, seed: int) -> Weights:
 
 def cell(gates: tf.Tensor, c: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """One step before its projection: gate inputs [B, 3H] and cell state [B, H] -> output, cell state [B, H]."""
+    forget, output, candidate = _squash(gates)
+    c = forget * c + (1.0 - forget) * candidate
+    return output * tf.tanh(c), c
+
+
+def _squash(gates: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Gate inputs [B, 3H] -> s(f), s(o), tanh(g) [B, H]."""
     forget, output, candidate = tf.split(gates, 3, axis=-1)
-    forget = tf.sigmoid(forget)
-    c = forget * c + (1.0 - forget) * tf.tanh(candidate)
-    return tf.sigmoid(output) * tf.tanh(c), c
+    return tf.sigmoid(forget), tf.sigmoid(output), tf.tanh(candidate)
+
+
+class _Trace(NamedTuple):
+    """A run over rows, step by step: lists of T tensors [B, ...], and the embedded tokens [T * B, P]."""
+
+    inputs: tf.Tensor
+    kept: list[tf.Tensor]
+    cells: list[tf.Tensor]
+    gates: list[tf.Tensor]
+    outputs: list[tf.Tensor]
+    states: list[tf.Tensor]
+
+
+def _trace_rows(weights: Sequence[tf.Tensor], tokens: tf.Tensor) -> _Trace:
+    embedding, kernel, bias, projection, _ = weights
+    width, units = embedding.shape[1], projection.shape[0]
+    tokens = tf.transpose(tokens)
+    inputs = tf.gather(embedding, tf.reshape(tokens, [-1]))
+    from_inputs = tf.nn.bias_add(tf.matmul(inputs, kernel[:width]), bias)
+    kept = tf.unstack(tf.cast(tf.not_equal(tokens, BOS), tf.float32)[:, :, tf.newaxis])
+    trace = _Trace(inputs, kept, [], [], [], [])
+    recurrent = kernel[width:]
+    h = tf.zeros([tf.shape(tokens)[1], width])
+    c = tf.zeros([tf.shape(tokens)[1], units])
+    for x, keep in zip(_split_steps(from_inputs, tokens.shape[0]), kept, strict=True):
+        gates = x + tf.matmul(h * keep, recurrent)
+        output, c = cell(gates, c * keep)
+        h = tf.matmul(output, projection)
+        trace.cells.append(c)
+        trace.gates.append(gates)
+        trace.outputs.append(output)
+        trace.states.append(h)
+    return trace
+
+
+def _split_steps(flat: tf.Tensor, steps: int) -> list[tf.Tensor]:
+    """[T * B, n] -> T tensors [B, n]."""
+    return tf.unstack(tf.reshape(flat, [steps, -1, flat.shape[-1]]))
 
 
 def run_rows(weights: Sequence[tf.Tensor], tokens: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -66,32 +110,112 @@ def run_rows(weights: Sequence[tf.Tensor], tokens: tf.Tensor) -> tuple[tf.Tensor
     Rows hold several messages each, so the state is cleared wherever a BOS begins one. T is static: the loop is
     unrolled.
     """
-    embedding, kernel, bias, projection, _ = weights
-    width = embedding.shape[1]
-    inputs = tf.gather(embedding, tf.transpose(tokens))
-    gates = tf.unstack(tf.tensordot(inputs, kernel[:width], 1) + bias)
-    keep = tf.unstack(
-        tf.cast(tf.not_equal(tf.transpose(tokens), BOS), tf.float32)[:, :, tf.newaxis]
-    )
-    h = tf.zeros([tf.shape(tokens)[0], width])
-    c = tf.zeros([tf.shape(tokens)[0], projection.shape[0]])
-    states, outputs = [], []
-    for x, kept in zip(gates, keep, strict=True):
-        output, c = cell(x + tf.matmul(h * kept, kernel[width:]), c * kept)
-        h = tf.matmul(output, projection)
-        states.append(h)
-        outputs.append(output)
-    return tf.stack(states), tf.stack(outputs)
+    trace = _trace_rows(weights, tokens)
+    return tf.stack(trace.states), tf.stack(trace.outputs)
 
 
 def loss_sums(weights: Sequence[tf.Tensor], rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Summed cross-entropy in nats and number of predicted pieces over packed rows int32 [B, 2, T] of model.rows."""
-    hidden = tf.reshape(run_rows(weights, rows[:, 0])[0], [-1, weights[0].shape[1]])
+    """Summed cross-entropy in nats and number of predicted pieces over packed rows int32 [B, 2, T] of model.rows.
+
+    A piece less probable than float32's smallest number counts as that. The gradient is written by hand below: it
+    takes half the time of TensorFlow's own.
+    """
+    return _loss_sums(*map(tf.convert_to_tensor, weights), rows)
+
+
+@tf.custom_gradient
+def _loss_sums(embedding, kernel, bias, projection, output_bias, rows):
+    trace = _trace_rows([embedding, kernel, bias, projection, output_bias], rows[:, 0])
+    hidden = tf.concat(trace.states, axis=0)
     targets = tf.reshape(tf.transpose(rows[:, 1]), [-1])
-    logits = tf.matmul(hidden, weights[0], transpose_b=True) + weights[4]
     predicted = tf.cast(tf.not_equal(targets, PAD), tf.float32)
-    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
-    return tf.reduce_sum(losses * predicted), tf.reduce_sum(predicted)
+    # one pass of oneDNN's softmax; TensorFlow's kernel of the fused cross-entropy takes nine times as long
+    probabilities = tf.nn.softmax(
+        tf.nn.bias_add(tf.matmul(hidden, embedding, transpose_b=True), output_bias)
+    )
+    places = tf.stack([tf.range(tf.shape(targets)[0]), targets], axis=1)
+    losses = -tf.math.log(tf.gather_nd(probabilities, places) + np.finfo(np.float32).tiny)
+
+    def gradient(upstream, _):
+        """Gradients of upstream * loss. That of the logits is weight * (probabilities - one-hot of the target); the
+        [T * B, V] it fills is not written: its two terms go through the products apart."""
+        weight = upstream * predicted
+        weighted = weight[:, tf.newaxis] * hidden
+        d_hidden = weight[:, tf.newaxis] * (
+            tf.matmul(probabilities, embedding) - tf.gather(embedding, targets)
+        )
+        d_output_bias = tf.tensor_scatter_nd_sub(
+            tf.linalg.matvec(probabilities, weight, transpose_a=True),
+            targets[:, tf.newaxis],
+            weight,
+        )
+        d_embedding = tf.matmul(probabilities, weighted, transpose_a=True)
+        d_inputs, *d_cell = _backpropagate(trace, kernel, projection, d_hidden)
+        read = tf.reshape(tf.transpose(rows[:, 0]), [-1])
+        d_embedding = tf.tensor_scatter_nd_add(
+            d_embedding,
+            tf.concat([targets, read], axis=0)[:, tf.newaxis],
+            tf.concat([-weighted, d_inputs], axis=0),
+        )
+        return d_embedding, *d_cell, d_output_bias, None
+
+    return (tf.reduce_sum(losses * predicted), tf.reduce_sum(predicted)), gradient
+
+
+def _backpropagate(
+    trace: _Trace, kernel: tf.Tensor, projection: tf.Tensor, d_hidden: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Gradients of the embedded tokens, kernel, bias and projection, given those of the hidden states [T * B, P].
+
+    Step by step goes only what depends on the next step; all else is done for all steps at once.
+    """
+    steps, width = len(trace.states), projection.shape[1]
+    # the same ops as in `cell`, which a graph computes once
+    squashed = zip(*map(_squash, trace.gates), strict=True)
+    forget, output, candidate = (tf.concat(gate, axis=0) for gate in squashed)
+    kept, outputs = tf.concat(trace.kept, axis=0), tf.concat(trace.outputs, axis=0)
+    squashed_cells = tf.tanh(tf.concat(trace.cells, axis=0))
+    nothing = [tf.zeros_like(trace.cells[0]), *trace.cells[:-1]]
+    cells_before = tf.concat(nothing, axis=0) * kept
+    states_before = tf.concat([tf.zeros_like(trace.states[0]), *trace.states[:-1]], axis=0) * kept
+    # d loss / d gate = d loss / d c (or / d output) times these
+    by_forget = (cells_before - candidate) * forget * (1 - forget)
+    by_output = outputs * (1 - output)
+    by_candidate = (1 - forget) * (1 - candidate * candidate)
+    by_cell = output * (1 - squashed_cells * squashed_cells)
+    by_cell_before = forget * kept
+    factors = zip(
+        *(
+            _split_steps(t, steps)
+            for t in (d_hidden, by_cell, by_forget, by_output, by_candidate, by_cell_before)
+        ),
+        trace.kept,
+        strict=True,
+    )
+    # sliced after the transposition, else it is folded into the products, which take twice as long then
+    recurrent = tf.transpose(kernel)[:, width:]
+    unprojected = tf.transpose(projection)
+    d_h, d_c = tf.zeros_like(trace.states[0]), tf.zeros_like(trace.cells[0])
+    d_states, d_gates = [], []
+    for own, cell_, f, o, g, before, keep in reversed(list(factors)):
+        d_h = own + d_h
+        d_output = tf.matmul(d_h, unprojected)
+        d_c = d_output * cell_ + d_c
+        d_gate = tf.concat([d_c * f, d_output * o, d_c * g], axis=1)
+        d_states.append(d_h)
+        d_gates.append(d_gate)
+        d_h = tf.matmul(d_gate, recurrent) * keep
+        d_c = d_c * before
+    d_gates, d_states = tf.concat(d_gates[::-1], axis=0), tf.concat(d_states[::-1], axis=0)
+    d_kernel = tf.matmul(
+        tf.concat([trace.inputs, states_before], axis=1), d_gates, transpose_a=True
+    )
+    return (
+        tf.matmul(d_gates, kernel[:width], transpose_b=True),
+        d_kernel,
+        tf.reduce_sum(d_gates, axis=0),
+        tf.matmul(outputs, d_states, transpose_a=True),
+    )
 
 
 def mean_loss(weights: Sequence[tf.Tensor], rows: tf.Tensor) -> tf.Tensor:

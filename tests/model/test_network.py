@@ -73,6 +73,51 @@ def test_gradient_equals_finite_differences(weights, rows) -> None:
         assert slope == pytest.approx((ahead - behind) / 2e-5, rel=1e-3, abs=1e-2)
 
 
+def differentiate_automatically(
+    weights: list[tf.Variable], rows: np.ndarray
+) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    """Loss and gradients by TensorFlow's own differentiation of the forward run."""
+    with tf.GradientTape() as tape:
+        states, _ = run_rows(weights, rows[:, 0])
+        logits = tf.einsum("tbp,vp->btv", states, weights[0]) + weights[4]
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(rows[:, 1], logits)
+        loss = tf.reduce_sum(tf.boolean_mask(losses, rows[:, 1] != PAD))
+    return loss, [tf.convert_to_tensor(g) for g in tape.gradient(loss, weights)]
+
+
+@pytest.mark.parametrize("count", [0, 1, 6])
+def test_gradient_equals_automatic_differentiation(weights, rows, count) -> None:
+    """Also through a graph that knows no number of rows, times a factor, and for no row at all."""
+    variables = [tf.Variable(w) for w in weights]
+    loss, gradients = differentiate_automatically(variables, rows[:count])
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 2, rows.shape[2]], tf.int32)])
+    def differentiate(rows):
+        with tf.GradientTape() as tape:
+            total, _ = loss_sums(variables, rows)
+            third = total / 3
+        return total, tape.gradient(third, variables)
+
+    total, thirds = differentiate(rows[:count])
+    np.testing.assert_allclose(total, loss, rtol=1e-6)
+    for gradient, third in zip(gradients, thirds, strict=True):
+        np.testing.assert_allclose(3 * third, gradient, atol=2e-5, rtol=1e-4)
+
+
+def test_an_impossible_piece_costs_the_smallest_probability(weights, rows) -> None:
+    """Its true cost of 10,000 nats would make the other pieces' vanish; the gradient is the true one."""
+    sure = [*weights[:4], weights[4].copy()]
+    sure[4][7] = 1e4
+    row = np.array([[[BOS, 9, 9], [7, 8, 7]]], np.int32)
+    variables = [tf.Variable(w) for w in sure]
+    with tf.GradientTape() as tape:
+        loss, _ = loss_sums(variables, row)
+    assert float(loss) == pytest.approx(-np.log(np.finfo(np.float32).tiny))
+    _, expected = differentiate_automatically(variables, row)
+    for gradient, own in zip(expected, tape.gradient(loss, variables), strict=True):
+        np.testing.assert_allclose(own, gradient, atol=1e-6)
+
+
 def test_a_packed_row_equals_its_messages_apart(weights) -> None:
     first, second, third = [BOS, 9, 4], [BOS, 5], [BOS, 9, 8, 4]
     packed = run_rows(weights, np.array([first + second + third], np.int32))[0].numpy()[:, 0]
