@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from device_runtime.tokenizer import PAD
 from model.network import loss_sums
 
 
@@ -53,25 +54,34 @@ def train_shard(
     """
     weights = [tf.convert_to_tensor(w) for w in weights]
 
-    def device_body(device, sums, metrics):
+    def train_device(device):
         def batch_body(index, local, loss, pieces):
+            rows = _drop_empty_rows(batches[device, index])
             with tf.GradientTape() as tape:
                 tape.watch(local)
-                batch_loss, batch_pieces = loss_sums(local, batches[device, index])
-                mean = tf.math.divide_no_nan(batch_loss, batch_pieces)
-            gradients = [tf.convert_to_tensor(g) for g in tape.gradient(mean, local)]
-            local = [w - training.learning_rate * g for w, g in zip(local, gradients, strict=True)]
+                batch_loss, batch_pieces = loss_sums(local, rows)
+                # the step size goes in where the gradient is smallest, not through a pass over all weights
+                step = training.learning_rate * tf.math.divide_no_nan(batch_loss, batch_pieces)
+            moves = tape.gradient(step, local)
+            local = [w - move for w, move in zip(local, moves, strict=True)]
             return index + 1, local, loss + batch_loss, pieces + batch_pieces
 
         _, local, loss, pieces = tf.while_loop(
-            lambda index, *_: index < steps[device], batch_body, [0, list(weights), 0.0, 0.0]
+            lambda index, *_: index < steps[device], batch_body, [0, weights, 0.0, 0.0]
         )
-        update = [after - before for after, before in zip(local, weights, strict=True)]
+        return [after - before for after, before in zip(local, weights, strict=True)], loss, pieces
+
+    def device_body(device, sums, metrics):
+        update, loss, pieces = train_device(device)
         norm = tf.linalg.global_norm(update)
         finite = tf.math.is_finite(norm)
         scale = tf.minimum(1.0, tf.math.divide_no_nan(training.clip_norm, norm))
-        # multiplying by zero would keep a NaN, so the choice is made value by value
-        sums = [s + tf.where(finite, scale * u, 0.0) for s, u in zip(sums, update, strict=True)]
+        # a branch, since zero times NaN is NaN
+        sums = tf.cond(
+            finite,
+            lambda: [s + scale * u for s, u in zip(sums, update, strict=True)],
+            lambda: sums,
+        )
         measured = [
             1.0,
             pieces,
@@ -89,3 +99,9 @@ def train_shard(
         parallel_iterations=1,
     )
     return sums, metrics
+
+
+def _drop_empty_rows(rows: tf.Tensor) -> tf.Tensor:
+    """The batch [B, 2, T] without the empty rows at its end, which would cost as much as full ones."""
+    filled = tf.reduce_any(tf.not_equal(rows, PAD), axis=[1, 2])
+    return rows[: tf.reduce_max(tf.where(filled, tf.range(1, tf.shape(rows)[0] + 1), 0))]

@@ -99,6 +99,28 @@ def test_an_empty_device_leaves_the_sum_as_it_is(shard) -> None:
     assert all(np.array_equal(a, b) for a, b in zip(alone, beside, strict=True))
 
 
+def test_empty_rows_count_for_nothing_wherever_they_are(shard) -> None:
+    """Those at the end of a batch are cut off, which makes its size vary; run as a graph, as engines do."""
+    batches, _ = shard
+    rows = batches[2]
+    assert rows.shape[:2] == (4, 2) and rows.any(axis=(2, 3)).all()
+    empty = np.zeros_like(rows[:, :1])
+    run = tf.function(
+        lambda weights, batches, steps: train_shard(
+            weights, batches, steps, LocalTraining(0.5, CLIP)
+        )
+    )
+
+    def sum_of(batches: np.ndarray) -> list[np.ndarray]:
+        sums, _ = run(random_weights(1), batches[np.newaxis], np.array([4], np.int32))
+        return [s.numpy() for s in sums]
+
+    expected = sum_of(rows)
+    for parts in ([rows, empty, empty], [empty, rows], [rows[:, :1], empty, rows[:, 1:], empty]):
+        for some, whole in zip(sum_of(np.concatenate(parts, axis=1)), expected, strict=True):
+            np.testing.assert_allclose(some, whole, atol=1e-7)
+
+
 def test_batches_beyond_a_devices_number_are_not_read(shard) -> None:
     batches, steps = shard
     changed = batches.copy()
