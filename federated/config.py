@@ -20,7 +20,7 @@ class FederatedConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
         batch_rows: rows of a local batch.
         row_tokens: pieces of a row.
         max_batches: local batches a device, its remaining rows unused.
-        local_learning_rate, clip_norm: of the devices.
+        local_learning_rate, clip_norm, proximal, full_weight_pieces: of the devices, see `LocalTraining`.
         server_learning_rate, server_momentum: SGD with momentum on the noised mean update.
         mechanism, noise_multiplier: DP mechanism and its z in clip norms.
         delta: of the reported (epsilon, delta).
@@ -38,6 +38,8 @@ class FederatedConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
     max_batches: Count = 4
     local_learning_rate: Positive
     clip_norm: Positive
+    proximal: Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)] = 0.0
+    full_weight_pieces: Count | None = None
     server_learning_rate: Positive = 1.0
     server_momentum: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.9
     mechanism: Literal["tree"] = "tree"

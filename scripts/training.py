@@ -136,9 +136,10 @@ def build_federated(run: "Run", arm: str, folder: Path) -> None:
     judges = list(split["validation"].values())[: run.config.evaluation.curve_users]
     del split
     weights = load_weights(run.out / "pretrained" / arm / "weights.npz")
-    engine = create_engine(
-        config.engine, LocalTraining(config.local_learning_rate, config.clip_norm)
+    local_training = LocalTraining(
+        config.local_learning_rate, config.clip_norm, config.proximal, config.full_weight_pieces
     )
+    engine = create_engine(config.engine, local_training)
     try:
         training = FederatedTraining(weights, store, engine, config, run.config.seed)
         if arm != REAL_CHAT and run.recipe(arm).adapted:
