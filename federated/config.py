@@ -7,13 +7,19 @@ import pydantic
 Positive = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, pydantic.Field(ge=1)]
 
+# Settings of FederatedConfig that say where a run happens and cannot change what comes out.
+PLACEMENT = frozenset({"workers", "shard_timeout_s", "engine_address"})
+
 
 class FederatedConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
     """One federated run.
 
     Attributes:
         engine: where shards run.
-        shards: TFF clients a round is cut into; two use both cores.
+        workers: processes of `tff` and `ray`, one thread each.
+        shards: parts a round is cut into, at the least; they fix the order of its sum. Take a multiple of the workers.
+        shard_timeout_s: a worker that takes longer for a shard is replaced; None derives it from the shards before.
+        engine_address: Ray cluster to join, host:port; None starts Ray on this machine.
         rounds: server steps.
         cohort: devices a round.
         min_separation: b, two rounds of one device are at least b apart (|i - j| >= b).
@@ -28,8 +34,11 @@ class FederatedConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
         evaluate_every: rounds between accuracy measurements.
     """
 
-    engine: Literal["tff", "local"] = "tff"
-    shards: Count = 2
+    engine: Literal["tff", "local", "ray"] = "tff"
+    workers: Count = 2
+    shards: Count = 6
+    shard_timeout_s: Positive | None = None
+    engine_address: str | None = None
     rounds: Count
     cohort: Count
     min_separation: Count
@@ -48,3 +57,11 @@ class FederatedConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
     production_cohort: Count = 6_500
     production_population: Count = 3_000_000
     evaluate_every: Count = 5
+
+    @pydantic.model_validator(mode="after")
+    def _check_address(self) -> "FederatedConfig":
+        if self.engine_address is not None and self.engine != "ray":
+            raise ValueError(
+                f"engine_address {self.engine_address!r} is for engine ray, not {self.engine}: change one of them"
+            )
+        return self

@@ -8,11 +8,12 @@ import numpy as np
 
 from federated.cohort import CohortSelector
 from federated.config import FederatedConfig
-from federated.engines import Engine, Shard
+from federated.engines import Engine
 from federated.ledger import Ledger, Promise
 from federated.local_training import METRICS
 from federated.mechanisms import create_mechanism
 from federated.population import DeviceStore
+from federated.shards import cut_cohort
 from model.checkpoint import number_arrays, numbered_arrays, save_arrays
 
 Weights = list[np.ndarray]
@@ -63,7 +64,10 @@ class FederatedTraining:
         """
         config = self._config
         cohort = self._selector.select(self.round)
-        sums, metrics = self._engine.run_round(self.weights, self._shards(cohort))
+        shards = cut_cohort(
+            self._store, cohort, config.shards, config.batch_rows, config.max_batches
+        )
+        sums, metrics = self._engine.run_round(self.weights, shards)
         self.ledger.record(self.round, selected=cohort, reported=cohort)
         noised = self._mechanism.add_noise(sums)
         for weight, momentum, update in zip(self.weights, self._momentum, noised, strict=True):
@@ -73,16 +77,6 @@ class FederatedTraining:
         self.round += 1
         self.history.append(_mean_metrics(metrics))
         return self.history[-1]
-
-    def _shards(self, cohort: np.ndarray) -> list[Shard]:
-        """The cohort dealt to shards, largest devices first and back and forth, so that shards take equally long."""
-        sizes = np.diff(self._store.offsets)[cohort]
-        order = cohort[np.lexsort((cohort, -sizes))]
-        shards = min(self._config.shards, len(order))
-        places = np.arange(len(order)) % (2 * shards)
-        places = np.minimum(places, 2 * shards - 1 - places)
-        rows, batches = self._config.batch_rows, self._config.max_batches
-        return [self._store.shard(order[places == shard], rows, batches) for shard in range(shards)]
 
     def save(self, path: Path) -> None:
         """Writes everything a later `restore` needs, atomically."""

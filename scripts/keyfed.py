@@ -343,6 +343,26 @@ def bench_dedup(
     print_figures(measure_deduplication(text), as_json)
 
 
+@bench.command("memory")
+def bench_memory(
+    engine: Annotated[str, typer.Option(help="local, tff or ray.")] = "tff",
+    workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 2,
+    devices: Annotated[int, typer.Option(min=100, help="Of the large round.")] = 10_000,
+    rounds: Annotated[int, typer.Option(min=100, help="Of the long run.")] = 500,
+    as_json: AsJson = False,
+) -> None:
+    """Resident memory: of a round of many devices over one of 100, and its growth over many rounds."""
+    from federated.isolation import isolate_network
+
+    isolate_network()  # before anything starts threads
+    from scripts.training import quieten_tensorflow
+
+    quieten_tensorflow()
+    from scripts.memory import measure_memory
+
+    print_figures(measure_memory(engine, workers, devices, rounds), as_json)
+
+
 def _check_arm(arm: str) -> str:
     if arm not in ("web", "synthetic"):
         raise ValueError(f"--arm {arm}: give web or synthetic")
@@ -369,7 +389,8 @@ def _run_stage(
     from scripts.config import load_config
 
     config = _rotate(load_config(preset), eval_rotation)
-    isolate_network()  # before anything starts threads
+    if config.federated.engine_address is None:
+        isolate_network()  # before anything starts threads
     from scripts.pipeline import Run, list_needed
     from scripts.progress import say
     from scripts.stages import lock_run

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from federated.config import PLACEMENT
 from scripts.config import RunConfig
 from scripts.progress import show_progress
 from scripts.scoring import (
@@ -74,7 +75,8 @@ class Run:
     def settings(self, *sections: str) -> dict[str, Any]:
         """The seed and these sections of the configuration, for a stage's fingerprint."""
         return {"seed": self.config.seed} | {
-            name: getattr(self.config, name).model_dump(mode="json") for name in sections
+            name: getattr(self.config, name).model_dump(mode="json", exclude=set(PLACEMENT))
+            for name in sections
         }
 
     def population_facts(self) -> dict[str, Any]:

@@ -139,7 +139,13 @@ def build_federated(run: "Run", arm: str, folder: Path) -> None:
     local_training = LocalTraining(
         config.local_learning_rate, config.clip_norm, config.proximal, config.full_weight_pieces
     )
-    engine = create_engine(config.engine, local_training)
+    engine = create_engine(
+        config.engine,
+        local_training,
+        config.workers,
+        config.shard_timeout_s,
+        config.engine_address,
+    )
     try:
         training = FederatedTraining(weights, store, engine, config, run.config.seed)
         if arm != REAL_CHAT and run.recipe(arm).adapted:

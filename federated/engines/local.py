@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from federated.engines import Shard
+from federated.engines import Shards
+from federated.engines.sums import RoundSums, add_histograms, add_rounds
 from federated.histogram import sum_histograms
-from federated.local_training import METRICS, LocalTraining, train_shard
+from federated.local_training import LocalTraining, train_shard
 
 
 class LocalEngine:
@@ -20,23 +21,19 @@ class LocalEngine:
         )
         self._sum_histograms = tf.function(sum_histograms, reduce_retracing=True)
 
-    def run_round(
-        self, weights: Sequence[np.ndarray], shards: Sequence[Shard]
-    ) -> tuple[list[np.ndarray], np.ndarray]:
-        sums = [np.zeros_like(w) for w in weights]
-        metrics = np.zeros(len(METRICS), np.float32)
-        for batches, steps in shards:
-            shard_sums, shard_metrics = self._train(list(weights), batches, steps)
-            sums = [total + part.numpy() for total, part in zip(sums, shard_sums, strict=True)]
-            metrics += shard_metrics.numpy()
-        return sums, metrics
+    def run_round(self, weights: Sequence[np.ndarray], shards: Shards) -> RoundSums:
+        def train(index: int) -> RoundSums:
+            sums, metrics = self._train(constants, *shards[index])
+            return [s.numpy() for s in sums], metrics.numpy()
 
-    def sum_histograms(self, shards: Sequence[Shard], buckets: int, clip_norm: float) -> np.ndarray:
-        parts = [
-            self._sum_histograms(features, offsets, buckets, clip_norm)
-            for features, offsets in shards
-        ]
-        return np.sum([part.numpy() for part in parts], axis=0)
+        constants = [tf.constant(w) for w in weights]
+        return add_rounds(weights, map(train, range(len(shards))))
+
+    def sum_histograms(self, shards: Shards, buckets: int, clip_norm: float) -> np.ndarray:
+        def sum_shard(index: int) -> np.ndarray:
+            return self._sum_histograms(*shards[index], buckets, clip_norm).numpy()
+
+        return add_histograms(buckets, map(sum_shard, range(len(shards))))
 
     def close(self) -> None:
         pass

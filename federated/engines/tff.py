@@ -1,18 +1,26 @@
-"""Shards as TensorFlow Federated clients, on TFF's own C++ runtime.
+"""Shards as TensorFlow Federated clients, on TFF's own C++ runtime: several worker processes of one thread each.
 
-TFF's worker listens on every interface without credentials and outlives a crashed parent. So it is started here, not by
-TFF: it dies with this process, and `isolate_network`, called before anything else is, leaves it and this process with a
+TFF's worker listens on every interface without credentials and outlives a crashed parent; when it is gone or silent,
+TFF waits or tries again for ever. So it is started here, not by TFF: it dies with this process, each request to it has
+a deadline and fails once, and `isolate_network`, called before anything else is, leaves it and this process with a
 loopback interface of their own, where nobody else can reach it.
 """
 
+import collections
 import ctypes
+import functools
 import logging
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+os.environ.setdefault(
+    "GRPC_VERBOSITY", "ERROR"
+)  # read at the import; it notes each start of a worker
 
 import grpc
 import numpy as np
@@ -20,7 +28,9 @@ import portpicker
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from federated.engines import Shard
+from federated.engines import Shards
+from federated.engines.pool import WorkerLost, WorkerPool
+from federated.engines.sums import RoundSums, add_histograms, add_rounds
 from federated.histogram import sum_histograms
 from federated.isolation import is_isolated
 from federated.local_training import LocalTraining, train_shard
@@ -31,10 +41,13 @@ _PR_SET_PDEATHSIG = 1
 _START_TIMEOUT_S = 120
 _START_ATTEMPTS = 3
 _MAX_MESSAGE_BYTES = 2_000_000_000
+_libc = ctypes.CDLL(None)  # loaded before any fork
 
 
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def _die_with_parent(parent: int) -> None:
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the line above
+        os._exit(1)
 
 
 def _start_worker() -> tuple[subprocess.Popen, grpc.Channel]:
@@ -61,13 +74,15 @@ def _start_worker() -> tuple[subprocess.Popen, grpc.Channel]:
 def _launch_worker() -> tuple[subprocess.Popen, grpc.Channel]:
     port = portpicker.pick_unused_port()
     binary = Path(tff.__file__).parent / "data" / "worker_binary"
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": "2", "GLOG_minloglevel": "2"}
+    one_thread = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
     worker = subprocess.Popen(
         [str(binary), f"--port={port}"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "GLOG_minloglevel": "2"},
-        preexec_fn=_die_with_parent,
+        env={**os.environ, **quiet, **one_thread},
+        preexec_fn=functools.partial(_die_with_parent, os.getpid()),
     )
     options = [
         (f"grpc.max_{kind}_length", _MAX_MESSAGE_BYTES)
@@ -77,19 +92,56 @@ def _launch_worker() -> tuple[subprocess.Popen, grpc.Channel]:
     return worker, channel
 
 
-class TffEngine:
-    """One TFF client per shard; the clients' sums meet in `tff.federated_sum`."""
+class _RequestFailed(grpc.RpcError):
+    """Any failed request. It has no status code, for TFF repeats requests by theirs, and without end."""
 
-    def __init__(self, training: LocalTraining) -> None:
-        if not is_isolated():
-            _log.warning(
-                "TFF's worker listens on every interface without credentials, and this process has no network of its"
-                " own: mind the firewall, or use the engine `local`"
-            )
-        self._training = training
-        self._round: Callable | None = None
-        self._worker, self._channel = _start_worker()
-        stub = tff.framework.RemoteExecutorGrpcStub(self._channel)
+
+class _CallDetails(
+    collections.namedtuple(
+        "_CallDetails",
+        ("method", "timeout", "metadata", "credentials", "wait_for_ready", "compression"),
+    ),
+    grpc.ClientCallDetails,
+):
+    pass
+
+
+class _Deadline(grpc.UnaryUnaryClientInterceptor):
+    """Lets a request last until a moment at the most, and fail for good."""
+
+    def __init__(self) -> None:
+        self.moment = 0.0  # of time.monotonic()
+
+    def intercept_unary_unary(self, continuation, client_call_details, request):
+        details = client_call_details
+        limited = _CallDetails(
+            details.method,
+            max(0.0, self.moment - time.monotonic()),
+            details.metadata,
+            details.credentials,
+            details.wait_for_ready,
+            details.compression,
+        )
+        outcome = continuation(limited, request)
+        if outcome.exception() is not None:
+            raise _RequestFailed(outcome.code().name)
+        return outcome
+
+
+class TffWorker:
+    """One of TFF's worker processes, and the context that runs computations on it.
+
+    Attributes:
+        process: of the worker.
+        channel: to it.
+    """
+
+    def __init__(self) -> None:
+        self.process, self.channel = _start_worker()
+        self._deadline = _Deadline()
+        stub = tff.framework.RemoteExecutorGrpcStub(
+            grpc.intercept_channel(self.channel, self._deadline)
+        )
 
         def create_executor(cardinalities):
             executor = tff.framework.RemoteExecutor(stub)
@@ -98,30 +150,73 @@ class TffEngine:
 
         self._context = tff.framework.SyncExecutionContext(
             executor_fn=tff.framework.ResourceManagingExecutorFactory(create_executor),
-            compiler_fn=tff.backends.native.desugar_and_transform_to_native,
             transform_args=tff.tensorflow.transform_args,
             transform_result=tff.tensorflow.transform_result,
         )
 
-    def run_round(
-        self, weights: Sequence[np.ndarray], shards: Sequence[Shard]
-    ) -> tuple[list[np.ndarray], np.ndarray]:
-        if self._round is None:
-            row_shape = shards[0][0].shape[2:]
-            self._round = build_round([w.shape for w in weights], row_shape, self._training)
-        with tff.framework.get_context_stack().install(self._context):
-            sums, metrics = self._round(list(weights), [tuple(shard) for shard in shards])
-        return [np.asarray(s) for s in sums], np.asarray(metrics)
+    def call(self, computation, limit_s: float, *arguments: Any) -> Any:
+        """Result of a compiled computation.
 
-    def sum_histograms(self, shards: Sequence[Shard], buckets: int, clip_norm: float) -> np.ndarray:
-        compute = build_histogram_sum(buckets, clip_norm)
-        with tff.framework.get_context_stack().install(self._context):
-            return np.asarray(compute([tuple(shard) for shard in shards]))
+        Raises:
+            WorkerLost: it did not answer within `limit_s`, or not well.
+        """
+        self._deadline.moment = time.monotonic() + limit_s
+        try:
+            with tff.framework.get_context_stack().install(self._context):
+                return computation(*arguments)
+        except (grpc.RpcError, ValueError) as error:  # a closed channel is a ValueError
+            if isinstance(error, ValueError) and self.process.poll() is None:
+                raise
+            raise WorkerLost(f"TFF's worker, {error}") from None
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.channel.close()
+
+
+class TffEngine:
+    """A TFF client per shard, each on the next free worker process."""
+
+    def __init__(
+        self, training: LocalTraining, workers: int = 2, shard_timeout_s: float | None = None
+    ) -> None:
+        if not is_isolated():
+            _log.warning(
+                "TFF's worker listens on every interface without credentials, and this process has no network of its"
+                " own: mind the firewall, or use the engine `local`"
+            )
+        self._training = training
+        self._round: Any = None
+        self._pool = WorkerPool(TffWorker, workers, shard_timeout_s)
+
+    def run_round(self, weights: Sequence[np.ndarray], shards: Shards) -> RoundSums:
+        if self._round is None and len(shards):
+            row_shape = shards[0][0].shape[2:]
+            self._round = _compile(
+                build_round([w.shape for w in weights], row_shape, self._training)
+            )
+
+        def train(worker: TffWorker, shard, limit_s: float) -> RoundSums:
+            sums, metrics = worker.call(self._round, limit_s, list(weights), [shard])
+            return [np.asarray(s) for s in sums], np.asarray(metrics)
+
+        return add_rounds(weights, self._pool.map(train, shards))
+
+    def sum_histograms(self, shards: Shards, buckets: int, clip_norm: float) -> np.ndarray:
+        computation = _compile(build_histogram_sum(buckets, clip_norm))
+
+        def sum_shard(worker: TffWorker, shard, limit_s: float) -> np.ndarray:
+            return np.asarray(worker.call(computation, limit_s, [shard]))
+
+        return add_histograms(buckets, self._pool.map(sum_shard, shards))
 
     def close(self) -> None:
-        self._channel.close()
-        self._worker.kill()
-        self._worker.wait()
+        self._pool.close()
+
+
+def _compile(computation):
+    return tff.backends.native.desugar_and_transform_to_native(computation)
 
 
 def build_round(

@@ -1,5 +1,6 @@
-"""One TFF worker for all tests: starting it takes seconds."""
+"""One engine of each kind for all tests: starting workers takes seconds."""
 
+import importlib.util
 from collections.abc import Iterator
 
 import pytest
@@ -17,6 +18,15 @@ def training() -> LocalTraining:
 @pytest.fixture(scope="session")
 def tff_engine(training) -> Iterator[Engine]:
     engine = create_engine("tff", training)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="session")
+def ray_engine(training) -> Iterator[Engine]:
+    if importlib.util.find_spec("ray") is None:
+        pytest.skip("Ray is not installed: see locks/fleet.lock")
+    engine = create_engine("ray", training)
     yield engine
     engine.close()
 

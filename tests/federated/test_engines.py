@@ -1,12 +1,7 @@
 """Engines give what a plain loop over devices gives; TFF's also what TFF's own federated averaging gives."""
 
-import os
-import signal
 import subprocess
-import sys
-import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,11 +10,12 @@ import tensorflow_federated as tff
 
 import federated.engines.tff as tff_module
 from federated.engines import Engine, create_engine
-from federated.engines.tff import TffEngine
+from federated.engines.tff import TffEngine, TffWorker
 from federated.local_training import METRICS, LocalTraining
 from federated.population import DeviceStore
 from model.network import loss_sums, run_rows
 from tests.federated.tiny_devices import ROW_TOKENS, build_store, random_weights
+from tests.federated.tiny_run import TRAINING, run_tiny
 
 BATCH_ROWS, MAX_BATCHES = 3, 2
 # Messages of the 20 devices: two have none, some have less than a batch, some more than is used.
@@ -122,6 +118,12 @@ class EngineContract:
         both, _ = self.run(engine, weights, store, [[1, 18]])
         assert_close(both, [a + b for a, b in zip(alone, larger, strict=True)], 1e-6)
 
+    def test_no_shards_give_zeros(self, engine, weights) -> None:
+        sums, metrics = engine.run_round(weights, [])
+        assert all(s.shape == w.shape and not s.any() for s, w in zip(sums, weights, strict=True))
+        assert not metrics.any()
+        assert not engine.sum_histograms([], 9, 5.0).any()
+
     def test_rounds_do_not_remember(self, engine, weights, store) -> None:
         first, _ = self.run(engine, weights, store, [[3, 4], [5]])
         self.run(engine, random_weights(2), store, [[6]])
@@ -161,14 +163,20 @@ class TestTffEngine(EngineContract):
         return tff_engine
 
 
+class TestRayEngine(EngineContract):
+    @pytest.fixture
+    def engine(self, ray_engine) -> Engine:
+        return ray_engine
+
+
 def average_with_stock_tff(
-    engine: TffEngine,
+    worker: TffWorker,
     weights: list[np.ndarray],
     clients: list[tf.data.Dataset],
     training: LocalTraining,
 ) -> list[np.ndarray]:
-    """Weights after a round of `tff.learning.algorithms.build_unweighted_fed_avg`, on the engine's worker."""
-    stub = tff.framework.RemoteExecutorGrpcStub(engine._channel)
+    """Weights after a round of `tff.learning.algorithms.build_unweighted_fed_avg`, on one of the engine's workers."""
+    stub = tff.framework.RemoteExecutorGrpcStub(worker.channel)
 
     def create_executor(cardinalities):
         executor = tff.framework.RemoteExecutor(stub)
@@ -223,33 +231,59 @@ def test_a_round_equals_stock_federated_averaging(tff_engine, training, weights,
         return tf.data.Dataset.from_tensor_slices((rows[:, 0], rows[:, 1])).batch(BATCH_ROWS)
 
     clients = [batches_of(device) for device in range(20)]
-    stock = average_with_stock_tff(tff_engine, weights, clients, training)
+    worker = tff_engine._pool._workers[0]
+    stock = average_with_stock_tff(worker, weights, clients, training)
     assert 0 < metrics[METRICS.index("clipped")] < 18
     assert max(np.abs(s - w).max() for s, w in zip(stock, weights, strict=True)) > 1e-2
     assert_close(ours, stock, 1e-5)
 
 
 def test_unknown_engine_is_refused(training) -> None:
-    with pytest.raises(ValueError, match="engine 'spark': give one of local, tff"):
+    with pytest.raises(ValueError, match="engine 'spark': give one of local, tff, ray"):
         create_engine("spark", training)
 
 
-def is_running(pid: int) -> bool:
-    """Whether the process is there and no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+def test_without_ray_the_engine_says_how_to_get_it(training, monkeypatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"Ray is not installed: .*-r locks/fleet.lock"):
+        create_engine("ray", training)
 
 
-def test_closing_ends_the_worker(training, tff_engine, weights, store) -> None:
-    engine = TffEngine(training)
-    pid = engine._worker.pid
-    engine.run_round(weights, [store.shard([1], BATCH_ROWS, MAX_BATCHES)])
-    assert is_running(pid)
-    engine.close()
-    assert not is_running(pid)
-    assert is_running(tff_engine._worker.pid)
+@pytest.fixture(scope="module")
+def reference(local_engine, tmp_path_factory) -> dict[str, np.ndarray]:
+    """Ten rounds with noise on the reference engine."""
+    return run_tiny(local_engine, tmp_path_factory.mktemp("local") / "checkpoint.npz")
+
+
+@pytest.fixture(scope="module")
+def tff_runs(tff_engine, tmp_path_factory) -> list[dict[str, np.ndarray]]:
+    """The same on TFF with 1, 2 and 3 workers."""
+    folder, runs = tmp_path_factory.mktemp("tff"), []
+    for workers in (1, 2, 3):
+        engine = tff_engine if workers == 2 else TffEngine(TRAINING, workers)
+        runs.append(run_tiny(engine, folder / f"{workers}.npz"))
+        if engine is not tff_engine:
+            engine.close()
+    return runs
+
+
+def assert_same_run(actual: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    """Weights to 1e-5, and in them more than noise; the same devices in the ledger."""
+    names = [name for name in expected if name.startswith("weight")]
+    assert names and actual.keys() == expected.keys()
+    assert_close([actual[n] for n in names], [expected[n] for n in names], 1e-5)
+    assert np.array_equal(actual["selector.last_round"], expected["selector.last_round"])
+
+
+def test_tff_gives_the_same_run_with_any_number_of_workers(reference, tff_runs) -> None:
+    for run in tff_runs:
+        assert_same_run(run, reference)
+        assert all(np.array_equal(run[name], tff_runs[0][name]) for name in run)
+
+
+def test_ray_gives_the_same_run(reference, ray_engine, tmp_path) -> None:
+    """With two workers; `test_engines_faults.py` adds one and three, bit for bit."""
+    assert_same_run(run_tiny(ray_engine, tmp_path / "checkpoint.npz"), reference)
 
 
 def test_a_worker_that_crashes_at_its_start_is_replaced(monkeypatch) -> None:
@@ -265,13 +299,15 @@ def test_a_worker_that_crashes_at_its_start_is_replaced(monkeypatch) -> None:
 
     monkeypatch.setattr(tff_module, "_launch_worker", launch_badly)
     worker, channel = tff_module._start_worker()
-    assert worker is started[1] and is_running(worker.pid)
+    assert worker is started[1] and worker.poll() is None
     channel.close()
     worker.kill()
     worker.wait()
 
 
-def test_workers_that_never_start_are_one_clear_error(monkeypatch) -> None:
+def test_workers_that_never_start_are_one_clear_error(
+    training, monkeypatch, weights, store
+) -> None:
     launch = tff_module._launch_worker
 
     def launch_badly():
@@ -280,36 +316,7 @@ def test_workers_that_never_start_are_one_clear_error(monkeypatch) -> None:
         return worker, channel
 
     monkeypatch.setattr(tff_module, "_launch_worker", launch_badly)
+    engine = TffEngine(training)
     with pytest.raises(RuntimeError, match="exit code -9"):
-        tff_module._start_worker()
-
-
-_OWNER = """
-from federated.isolation import isolate_network
-isolate_network()
-from federated.engines.tff import _start_worker
-worker, channel = _start_worker()
-print(worker.pid, flush=True)
-input()
-"""
-
-
-def test_the_worker_dies_with_a_killed_owner() -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", _OWNER],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        cwd=Path(__file__).parents[2],
-    ) as owner:
-        assert owner.stdout is not None
-        pid = int(owner.stdout.readline())
-        assert is_running(pid)
-        os.kill(owner.pid, signal.SIGKILL)
-        owner.wait()
-    for _ in range(
-        1000
-    ):  # the kernel's signal arrives at once; a loaded machine takes a moment to end
-        if not is_running(pid):
-            break
-        time.sleep(0.05)
-    assert not is_running(pid)
+        engine.run_round(weights, [store.shard([1], BATCH_ROWS, MAX_BATCHES)])
+    engine.close()

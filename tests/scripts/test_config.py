@@ -57,7 +57,7 @@ def test_the_presets_load() -> None:
         ("tokenizer.kind", "bpe", "'unigram' or 'word'"),
         ("network.units", 2, "greater than or equal to 8"),
         ("pretraining.learning_rate", float("nan"), ""),
-        ("federated.engine", "ray", "'tff' or 'local'"),
+        ("federated.engine", "spark", "'tff', 'local' or 'ray'"),
         ("federated.noise_multiplier", 0, "greater than 0"),
         ("federated.noise_multiplier", float("inf"), "finite"),
         ("federated.delta", 1, "less than 1"),

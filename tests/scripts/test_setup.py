@@ -52,19 +52,25 @@ def installed(checkout: Path) -> Path:
     """The checkout with a Python 3.11, an environment and the stamp of its lock."""
     (checkout / "bin" / "python3.11").symlink_to(sys.executable)
     write_program(checkout / ".venv" / "bin" / "python", PYTHON)
-    content = b"".join(
-        (checkout / name).read_bytes() for name in ("requirements.lock", "pyproject.toml")
-    )
-    (checkout / ".venv" / ".keyfed-lock").write_text(hashlib.sha256(content).hexdigest() + "\n")
+    stamp = checkout / ".venv" / ".keyfed-requirements.lock"
+    stamp.write_text(hash_of(checkout, "requirements.lock") + "\n")
     return checkout
 
 
-def run_setup(checkout: Path) -> subprocess.CompletedProcess[str]:
+def hash_of(checkout: Path, lock: str) -> str:
+    content = b"".join((checkout / name).read_bytes() for name in (lock, "pyproject.toml"))
+    return hashlib.sha256(content).hexdigest()
+
+
+def run_setup(checkout: Path, *names: str) -> subprocess.CompletedProcess[str]:
     bash = shutil.which("bash")
     assert bash
     environment = os.environ | {"PATH": str(checkout / "bin")}
     return subprocess.run(
-        [bash, str(checkout / "scripts" / "setup")], env=environment, capture_output=True, text=True
+        [bash, str(checkout / "scripts" / "setup"), *names],
+        env=environment,
+        capture_output=True,
+        text=True,
     )
 
 
@@ -111,6 +117,25 @@ def test_a_changed_lock_is_installed_once_by_its_hashes_alone(
         "--no-deps --require-hashes -r requirements.lock",
         "--no-deps --no-build-isolation -e .",
     ]
+
+
+def test_a_named_lock_is_added_to_what_is_there_and_stays_when_it_is_not_named(
+    installed: Path,
+) -> None:
+    (installed / "locks").mkdir()
+    (installed / "locks" / "fleet.lock").write_text("ray==2.60.0\n")
+    for names in (("fleet",), ("fleet",), ()):
+        assert run_setup(installed, *names).returncode == 0
+    assert pip_calls(installed) == [
+        "--no-deps --require-hashes -r locks/fleet.lock",
+        "--no-deps --no-build-isolation -e .",
+    ]
+
+
+def test_an_unknown_lock_is_one_clear_line(installed: Path) -> None:
+    done = run_setup(installed, "flet")
+    assert_one_line(done, "no locks/flet.lock", "locks/README.md")
+    assert pip_calls(installed) == []
 
 
 @pytest.mark.parametrize(
