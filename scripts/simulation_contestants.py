@@ -90,10 +90,11 @@ def plain_loss(weights: Any, tokens: Any, targets: Any) -> Any:
     from device_runtime.tokenizer import PAD
     from model.network import run_rows
 
-    states = run_rows(weights, tokens)[0]
-    logits = tf.tensordot(states, tf.transpose(weights[0]), 1) + weights[4]
-    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.transpose(targets), logits)
-    return tf.reduce_mean(tf.boolean_mask(losses, tf.transpose(targets) != PAD))
+    hidden = tf.reshape(run_rows(weights, tokens)[0], [-1, weights[0].shape[1]])
+    targets = tf.reshape(tf.transpose(targets), [-1])
+    logits = tf.nn.bias_add(tf.matmul(hidden, weights[0], transpose_b=True), weights[4])
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
+    return tf.reduce_mean(tf.boolean_mask(losses, tf.not_equal(targets, PAD)))
 
 
 def build_plain_loop(workload: Workload) -> Callable[[Any], list[Any]]:
