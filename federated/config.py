@@ -47,7 +47,7 @@ class FederatedConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
         batch_rows: rows of a local batch.
         row_tokens: pieces of a row.
         max_batches: local batches a device, its remaining rows unused.
-        local_learning_rate, clip_norm: of the devices.
+        local_learning_rate, clip_norm, proximal, full_weight_pieces: of the devices, see `LocalTraining`.
         adaptive_clipping: with the gaussian mechanism only; None for a fixed clip norm.
         server_optimizer, server_learning_rate: step on the noised mean update.
         server_momentum: of `sgd`, and Adam's beta_1.
@@ -77,6 +77,8 @@ class FederatedConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
     max_batches: Count = 4
     local_learning_rate: Positive
     clip_norm: Positive
+    proximal: Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)] = 0.0
+    full_weight_pieces: Count | None = None
     adaptive_clipping: AdaptiveClippingConfig | None = None
     server_optimizer: Literal["sgd", "adam"] = "sgd"
     server_learning_rate: Positive = 1.0

@@ -117,8 +117,8 @@ def run_rows(weights: Sequence[tf.Tensor], tokens: tf.Tensor) -> tuple[tf.Tensor
 def loss_sums(weights: Sequence[tf.Tensor], rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Summed cross-entropy in nats and number of predicted pieces over packed rows int32 [B, 2, T] of model.rows.
 
-    A piece less probable than float32's smallest number counts as that. The gradient is written by hand below: it
-    takes half the time of TensorFlow's own.
+    A piece less probable than float32's smallest number counts as that. The gradient is written by hand: TensorFlow's
+    own takes 1.6 times as long.
     """
     return _loss_sums(*map(tf.convert_to_tensor, weights), rows)
 
@@ -175,33 +175,26 @@ def _backpropagate(
     forget, output, candidate = (tf.concat(gate, axis=0) for gate in squashed)
     kept, outputs = tf.concat(trace.kept, axis=0), tf.concat(trace.outputs, axis=0)
     squashed_cells = tf.tanh(tf.concat(trace.cells, axis=0))
-    nothing = [tf.zeros_like(trace.cells[0]), *trace.cells[:-1]]
-    cells_before = tf.concat(nothing, axis=0) * kept
-    states_before = tf.concat([tf.zeros_like(trace.states[0]), *trace.states[:-1]], axis=0) * kept
-    # d loss / d gate = d loss / d c (or / d output) times these
-    by_forget = (cells_before - candidate) * forget * (1 - forget)
-    by_output = outputs * (1 - output)
-    by_candidate = (1 - forget) * (1 - candidate * candidate)
-    by_cell = output * (1 - squashed_cells * squashed_cells)
-    by_cell_before = forget * kept
-    factors = zip(
-        *(
-            _split_steps(t, steps)
-            for t in (d_hidden, by_cell, by_forget, by_output, by_candidate, by_cell_before)
-        ),
-        trace.kept,
-        strict=True,
-    )
+    cells_before, states_before = _delay(trace.cells) * kept, _delay(trace.states) * kept
+    # Factors between gradients: of the gates from those of the cell (forget, candidate) and the output (output), of the
+    # cell from those of its output and of the next cell.
+    to_forget = (cells_before - candidate) * forget * (1 - forget)
+    to_output = outputs * (1 - output)
+    to_candidate = (1 - forget) * (1 - candidate * candidate)
+    to_cell = output * (1 - squashed_cells * squashed_cells)
+    to_cell_before = forget * kept
+    flat = (d_hidden, to_cell, to_forget, to_output, to_candidate, to_cell_before)
+    by_step = zip(*(_split_steps(factor, steps) for factor in flat), trace.kept, strict=True)
     # sliced after the transposition, else it is folded into the products, which take twice as long then
     recurrent = tf.transpose(kernel)[:, width:]
     unprojected = tf.transpose(projection)
     d_h, d_c = tf.zeros_like(trace.states[0]), tf.zeros_like(trace.cells[0])
     d_states, d_gates = [], []
-    for own, cell_, f, o, g, before, keep in reversed(list(factors)):
-        d_h = own + d_h
+    for d_own, to_cell, to_forget, to_output, to_candidate, before, keep in reversed([*by_step]):
+        d_h = d_own + d_h
         d_output = tf.matmul(d_h, unprojected)
-        d_c = d_output * cell_ + d_c
-        d_gate = tf.concat([d_c * f, d_output * o, d_c * g], axis=1)
+        d_c = d_output * to_cell + d_c
+        d_gate = tf.concat([d_c * to_forget, d_output * to_output, d_c * to_candidate], axis=1)
         d_states.append(d_h)
         d_gates.append(d_gate)
         d_h = tf.matmul(d_gate, recurrent) * keep
@@ -216,6 +209,11 @@ def _backpropagate(
         tf.reduce_sum(d_gates, axis=0),
         tf.matmul(outputs, d_states, transpose_a=True),
     )
+
+
+def _delay(values: list[tf.Tensor]) -> tf.Tensor:
+    """What each step's predecessor had, [T * B, n]; zeros before the first."""
+    return tf.concat([tf.zeros_like(values[0]), *values[:-1]], axis=0)
 
 
 def mean_loss(weights: Sequence[tf.Tensor], rows: tf.Tensor) -> tf.Tensor:

@@ -336,6 +336,18 @@ def bench_memory(
     print_figures(measure_memory(engine, workers, devices, rounds), as_json)
 
 
+@bench.command("simulate")
+def bench_simulate(
+    repeats: Annotated[int, typer.Option(min=1, help="Turns of each contestant.")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """A round of simulated devices: ours, stock TFF, a plain loop, and the machine's matrix-multiply peak, in turns."""
+    from scripts.simulation_contestants import Workload
+    from scripts.simulation_speed import measure_simulation
+
+    print_figures(measure_simulation(Workload(), repeats, (20, 200, 2_000)), as_json)
+
+
 def _check_arm(arm: str) -> str:
     if arm not in ("web", "synthetic"):
         raise ValueError(f"--arm {arm}: give web or synthetic")

@@ -139,9 +139,12 @@ def build_federated(run: "Run", arm: str, folder: Path) -> None:
     del split
     weights = load_weights(run.out / "pretrained" / arm / "weights.npz")
     clip_norm = config.clip_norm if config.adaptive_clipping is None else None
+    local_training = LocalTraining(
+        config.local_learning_rate, clip_norm, config.proximal, config.full_weight_pieces
+    )
     engine = create_engine(
         config.engine,
-        LocalTraining(config.local_learning_rate, clip_norm),
+        local_training,
         config.workers,
         config.shard_timeout_s,
         config.engine_address,

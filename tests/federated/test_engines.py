@@ -63,6 +63,7 @@ def sum_by_hand(
         scale = min(1.0, training.clip_norm / norm) if norm else 1.0
         sums = [s + scale * u for s, u in zip(sums, update, strict=True)]
         metrics["devices"] += 1
+        metrics["weight"] += 1
         metrics["clipped"] += norm > training.clip_norm
         metrics["update_norm"] += norm
     return sums, metrics
@@ -108,7 +109,7 @@ class EngineContract:
     def test_devices_without_data_add_nothing(self, engine, weights, store) -> None:
         sums, metrics = self.run(engine, weights, store, [[0], [15]])
         assert all(not s.any() for s in sums)
-        assert metrics == dict.fromkeys(METRICS, 0.0) | {"devices": 2.0}
+        assert metrics == dict.fromkeys(METRICS, 0.0) | {"devices": 2.0, "weight": 2.0}
 
     def test_a_device_counts_the_same_beside_larger_ones(self, engine, weights, store) -> None:
         """Batches are padded to the largest device of a shard: that must not be trained on."""

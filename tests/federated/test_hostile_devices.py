@@ -126,9 +126,6 @@ def test_broken_weights_break_no_round(engines, value) -> None:
     assert metrics["zeroed"] == (0 if np.isfinite(value) else 3)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="train_shard does not check pieces yet; TensorFlow quotes them"
-)
 @pytest.mark.parametrize("piece", [-1, SHAPE.vocabulary, 2**31 - 1, -(2**31)])
 @pytest.mark.parametrize("side", [0, 1])
 def test_pieces_outside_the_vocabulary_are_zeroed_and_counted(engines, piece, side) -> None:

@@ -16,13 +16,15 @@ def shard() -> tuple[np.ndarray, np.ndarray]:
     return build_store([6, 3, 9]).shard([0, 1, 2], 2, 4)
 
 
-def train(weights, batches, steps, learning_rate: float = 0.5, clip_norm: float | None = CLIP):
+def train(
+    weights, batches, steps, learning_rate: float = 0.5, clip_norm: float | None = CLIP, **settings
+):
     """Sums and named metrics, run eagerly; the engines' tests run the graph."""
     sums, metrics = train_shard(
         [tf.constant(w) for w in weights],
         tf.constant(batches),
         tf.constant(steps),
-        LocalTraining(learning_rate, clip_norm),
+        LocalTraining(learning_rate, clip_norm, **settings),
     )
     return [s.numpy() for s in sums], dict(zip(METRICS, metrics.numpy().tolist(), strict=True))
 
@@ -103,7 +105,7 @@ def test_an_empty_device_contributes_zero(shard) -> None:
     for steps in ([0, 0, 0], [4, 1, 2]):  # no batches, and batches of empty rows
         sums, metrics = train(random_weights(1), nothing, np.array(steps, np.int32))
         assert not any(s.any() for s in sums)
-        assert metrics == dict.fromkeys(METRICS, 0.0) | {"devices": 3.0}
+        assert metrics == dict.fromkeys(METRICS, 0.0) | {"devices": 3.0, "weight": 3.0}
 
 
 def test_an_empty_device_leaves_the_sum_as_it_is(shard) -> None:
@@ -118,6 +120,28 @@ def test_an_empty_device_leaves_the_sum_as_it_is(shard) -> None:
     assert all(np.array_equal(a, b) for a, b in zip(alone, beside, strict=True))
 
 
+def test_empty_rows_count_for_nothing_wherever_they_are(shard) -> None:
+    """Those at the end of a batch are cut off, which makes its size vary; run as a graph, as engines do."""
+    batches, _ = shard
+    rows = batches[2]
+    assert rows.shape[:2] == (4, 2) and rows.any(axis=(2, 3)).all()
+    empty = np.zeros_like(rows[:, :1])
+    run = tf.function(
+        lambda weights, batches, steps: train_shard(
+            weights, batches, steps, LocalTraining(0.5, CLIP)
+        )
+    )
+
+    def sum_of(batches: np.ndarray) -> list[np.ndarray]:
+        sums, _ = run(random_weights(1), batches[np.newaxis], np.array([4], np.int32))
+        return [s.numpy() for s in sums]
+
+    expected = sum_of(rows)
+    for parts in ([rows, empty, empty], [empty, rows], [rows[:, :1], empty, rows[:, 1:], empty]):
+        for some, whole in zip(sum_of(np.concatenate(parts, axis=1)), expected, strict=True):
+            np.testing.assert_allclose(some, whole, atol=1e-7)
+
+
 def test_batches_beyond_a_devices_number_are_not_read(shard) -> None:
     batches, steps = shard
     changed = batches.copy()
@@ -128,6 +152,44 @@ def test_batches_beyond_a_devices_number_are_not_read(shard) -> None:
     assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
 
 
+def test_the_proximal_term_pulls_back_to_the_servers_weights(shard) -> None:
+    """After one step the term's gradient is mu * (w1 - w0), and nothing else differs in the second step."""
+    batches, _ = shard
+    pull = {"learning_rate": 0.5, "clip_norm": 1e6}
+
+    def update_after(steps: int, proximal: float) -> list[np.ndarray]:
+        return train(random_weights(1), batches[2:], np.array([steps]), **pull, proximal=proximal)[
+            0
+        ]
+
+    first, plain, pulled = (update_after(*case) for case in ((1, 0.7), (2, 0.0), (2, 0.7)))
+    for one, two, back in zip(first, plain, pulled, strict=True):
+        np.testing.assert_allclose(back, two - 0.5 * 0.7 * one, atol=1e-6)
+        assert np.abs(back - two).max() > 1e-3
+
+
+def test_devices_weigh_by_their_pieces_up_to_one(shard) -> None:
+    batches, steps = shard
+    pieces = [int((b[:, :, 1] > 0).sum()) for b in batches]
+    full = sorted(pieces)[1]
+    weights = [min(1.0, count / full) for count in pieces]
+    assert sorted(weights)[0] < 0.8 and sorted(weights)[1:] == [1.0, 1.0]
+    alone = [train(random_weights(1), batches[d : d + 1], steps[d : d + 1])[0] for d in range(3)]
+    assert all(norm_of(update) == pytest.approx(CLIP, rel=1e-5) for update in alone)
+    sums, metrics = train(random_weights(1), batches, steps, full_weight_pieces=full)
+    assert metrics["weight"] == pytest.approx(sum(weights))
+    for total, *parts in zip(sums, *alone, strict=True):
+        expected = sum(weight * part for weight, part in zip(weights, parts, strict=True))
+        np.testing.assert_allclose(total, expected, atol=1e-6)
+
+
+def test_an_empty_device_weighs_nothing_by_pieces(shard) -> None:
+    nothing = np.zeros_like(shard[0])
+    sums, metrics = train(random_weights(1), nothing, shard[1], full_weight_pieces=9)
+    assert not any(s.any() for s in sums)
+    assert metrics == dict.fromkeys(METRICS, 0.0) | {"devices": 3.0}
+
+
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
 def test_settings_out_of_range_are_refused(value) -> None:
     with pytest.raises(ValueError, match=r"local training: learning_rate is .*, give a positive"):
@@ -136,3 +198,16 @@ def test_settings_out_of_range_are_refused(value) -> None:
         ValueError, match=r"local training: clip_norm is .*, give a positive number"
     ):
         LocalTraining(1.0, value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"proximal": -0.1}, "proximal is -0.1, give zero or a positive number"),
+        ({"proximal": float("nan")}, "proximal is nan, give zero or a positive number"),
+        ({"full_weight_pieces": 0}, "full_weight_pieces is 0, give at least 1 or none"),
+    ],
+)
+def test_optional_settings_out_of_range_are_refused(setting, message) -> None:
+    with pytest.raises(ValueError, match=f"local training: {message}"):
+        LocalTraining(0.5, 1.0, **setting)
