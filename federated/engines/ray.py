@@ -203,9 +203,8 @@ def _join_ray(address: str) -> None:
     import ray
 
     try:
-        if (
-            address != "auto"
-        ):  # where nobody listens, Ray tries for minutes and then ends this process
+        if address != "auto":
+            # Where nobody listens, Ray tries for minutes and then ends this process.
             host, _, port = address.rpartition(":")
             socket.create_connection((host, int(port)), _JOIN_TIMEOUT_S).close()
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
