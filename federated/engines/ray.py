@@ -29,6 +29,7 @@ from federated.engines.sums import RoundSums, add_histograms, add_rounds
 from federated.local_training import LocalTraining
 
 _JOIN_TIMEOUT_S = 10
+_START_ATTEMPTS = 3
 _START_TIMEOUT_S = 300  # a worker imports TensorFlow, perhaps from a network disk
 _OBJECT_STORE_BYTES = 256 * 2**20
 _TOKEN = secrets.token_hex(32)  # Ray reads it once a process
@@ -139,18 +140,16 @@ class RayEngine:
         return add_histograms(buckets, self._pool.map(sum_shard, shards))
 
     def close(self) -> None:
-        import ray
-
         self._pool.close()
-        ray.shutdown()
-        if self._guard is not None:
-            assert self._guard.stdin is not None
-            self._guard.stdin.close()
-            self._guard.wait()
+        _stop_ray(self._guard)
 
 
 def _start_ray(cpus: int) -> subprocess.Popen:
-    """Starts Ray on this machine and returns the guard that ends it when its standard input does."""
+    """Starts Ray on this machine and returns the guard that ends it when its standard input does.
+
+    Raises:
+        RuntimeError: it did not start in several attempts; Ray gives each half a minute, little on a loaded machine.
+    """
     os.environ |= _QUIET | {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": _TOKEN,
@@ -161,26 +160,42 @@ def _start_ray(cpus: int) -> subprocess.Popen:
     }
     import ray
 
-    # Not in TMPDIR: the names of Ray's sockets, 107 bytes at the most, begin with it.
-    folder = tempfile.mkdtemp(prefix="keyfed-ray-", dir="/tmp")
-    guard = subprocess.Popen(
-        [sys.executable, "-S", str(Path(ray_guard.__file__)), folder],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C is for this process, not for the guard
-    )
-    ray.init(
-        address="local",
-        num_cpus=cpus,
-        include_dashboard=False,
-        object_store_memory=_OBJECT_STORE_BYTES,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        _temp_dir=folder,
-        _system_config={"automatic_object_spilling_enabled": False},
-    )
-    return guard
+    for _ in range(_START_ATTEMPTS):
+        # Not in TMPDIR: the names of Ray's sockets, 107 bytes at the most, begin with it.
+        folder = tempfile.mkdtemp(prefix="keyfed-ray-", dir="/tmp")
+        guard = subprocess.Popen(
+            [sys.executable, "-S", str(Path(ray_guard.__file__)), folder],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for this process, not for the guard
+        )
+        try:
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                include_dashboard=False,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _temp_dir=folder,
+                _system_config={"automatic_object_spilling_enabled": False},
+            )
+            return guard
+        except Exception as error:  # Ray's own, of no kind in particular
+            _stop_ray(guard)
+            failure = error
+    raise RuntimeError(f"Ray did not start: {failure}; try engine: tff")
+
+
+def _stop_ray(guard: subprocess.Popen | None) -> None:
+    import ray
+
+    ray.shutdown()
+    if guard is not None:
+        assert guard.stdin is not None
+        guard.stdin.close()
+        guard.wait()
 
 
 def _join_ray(address: str) -> None:
@@ -188,9 +203,8 @@ def _join_ray(address: str) -> None:
     import ray
 
     try:
-        if (
-            address != "auto"
-        ):  # where nobody listens, Ray tries for minutes and then ends this process
+        if address != "auto":
+            # Where nobody listens, Ray tries for minutes and then ends this process.
             host, _, port = address.rpartition(":")
             socket.create_connection((host, int(port)), _JOIN_TIMEOUT_S).close()
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
