@@ -284,6 +284,10 @@ def test_a_run_killed_at_any_moment_finishes_with_the_same_results(
     undisturbed, results = read_results(finished.out), read_results(out)
     for part in ("arms", "lift", "curve", "privacy", "parity", "examples", "data"):
         assert results[part] == undisturbed[part], part
+    logs = [path / "federated" / "web" / "rounds.csv" for path in (finished.out, out)]
+    first, second = (log.read_text("utf-8").splitlines() for log in logs)
+    for line, resumed_line in zip(first, second, strict=True):
+        assert line.rpartition(",")[0] == resumed_line.rpartition(",")[0]  # but for the seconds
     assert not list(out.glob(".*.*"))  # no partial folder
 
 
