@@ -85,7 +85,7 @@ def gaussian_dp(guesses: Guesses, significance: float, delta: float) -> float:
 def one_run_p_value(
     canaries: int, guesses: int, correct: int, epsilon: float, delta: float
 ) -> float:
-    """Chance of so many right guesses in a run that is (epsilon, delta)-DP, at the most (Steinke et al. 2023, thm 5.2)."""
+    """Largest chance of so many right guesses in an (epsilon, delta)-DP run (Steinke et al. 2023, theorem 5.2)."""
     right = special.expit(epsilon)
     beta = float(stats.binom.sf(correct - 1, guesses, right))
     if delta == 0 or correct == 0:

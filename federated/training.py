@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from federated.canaries import Canaries
 from federated.cohort import CohortSelector
 from federated.config import FederatedConfig
 from federated.engines import Engine, Shard
@@ -26,6 +27,9 @@ class FederatedTraining:
         weights: the server's weights.
         ledger: who took part when, and what that costs.
         history: one dict of METRICS a round, as means over devices (loss over pieces).
+
+    Args:
+        canaries: for an audit, more devices after the store's; their coins and observations are not in the checkpoint.
     """
 
     def __init__(
@@ -35,12 +39,15 @@ class FederatedTraining:
         engine: Engine,
         config: FederatedConfig,
         seed: int,
+        canaries: Canaries | None = None,
     ) -> None:
         self._store, self._engine, self._config = store, engine, config
+        self._canaries = canaries
         self.round = 0
         self.weights: Weights = [np.array(w) for w in weights]
         self._momentum: Weights = [np.zeros_like(w) for w in weights]
-        self._selector = CohortSelector(len(store), config.cohort, config.min_separation, seed)
+        population = len(store) + (0 if canaries is None else len(canaries))
+        self._selector = CohortSelector(population, config.cohort, config.min_separation, seed)
         self._mechanism = create_mechanism(
             config.mechanism,
             [w.shape for w in weights],
@@ -63,9 +70,16 @@ class FederatedTraining:
         """
         config = self._config
         cohort = self._selector.select(self.round)
-        sums, metrics = self._engine.run_round(self.weights, self._shards(cohort))
-        self.ledger.record(self.round, selected=cohort, reported=cohort)
+        reported = cohort[cohort < len(self._store)]
+        sums, metrics = self._engine.run_round(self.weights, self._shards(reported))
+        if self._canaries is not None:
+            chosen = cohort[len(reported) :] - len(self._store)
+            reported = np.append(reported, chosen[self._canaries.is_in[chosen]] + len(self._store))
+            sums = [s + c for s, c in zip(sums, self._canaries.sum_updates(chosen), strict=True)]
+        self.ledger.record(self.round, selected=cohort, reported=reported)
         noised = self._mechanism.add_noise(sums)
+        if self._canaries is not None:
+            self._canaries.observe(noised)
         for weight, momentum, update in zip(self.weights, self._momentum, noised, strict=True):
             momentum *= config.server_momentum
             momentum += update / config.cohort
