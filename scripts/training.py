@@ -7,7 +7,7 @@ import functools
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from scripts.progress import show_progress
 if TYPE_CHECKING:
     import numpy as np
 
+    from federated.population import DeviceStore
     from federated.training import FederatedTraining
     from scripts.pipeline import Run
     from scripts.pool_files import TrainingPools
@@ -118,21 +119,12 @@ def build_federated(run: "Run", arm: str, folder: Path) -> None:
     from federated.engines import create_engine
     from federated.ledger import Ledger
     from federated.local_training import LocalTraining
-    from federated.population import DeviceStore
     from federated.training import FederatedTraining, train_federated
     from model.checkpoint import load_weights, save_weights
-    from model.rows import encode_text, pack_rows
 
     config = run.config.federated
     split, _ = run.split_population()
-    store = DeviceStore.build(
-        [
-            pack_rows(
-                (encode_text(run.load_tokenizer(), text) for text in messages), config.row_tokens
-            )
-            for messages in split["train"].values()
-        ]
-    )
+    store = build_store(run, split["train"].values())
     judges = list(split["validation"].values())[: run.config.evaluation.curve_users]
     del split
     weights = load_weights(run.out / "pretrained" / arm / "weights.npz")
@@ -164,6 +156,20 @@ def build_federated(run: "Run", arm: str, folder: Path) -> None:
     (folder / "ledger.json").write_text(training.ledger.to_json(), "utf-8")
     (folder / "rounds.json").write_text(json.dumps(training.history), "utf-8")
     (folder / "checkpoint.npz").unlink(missing_ok=True)
+
+
+def build_store(run: "Run", devices: Iterable[Sequence[str]]) -> "DeviceStore":
+    """Packed rows of devices given by their messages."""
+    from federated.population import DeviceStore
+    from model.rows import encode_text, pack_rows
+
+    tokenizer, length = run.load_tokenizer(), run.config.federated.row_tokens
+    return DeviceStore.build(
+        [
+            pack_rows((encode_text(tokenizer, text) for text in messages), length)
+            for messages in devices
+        ]
+    )
 
 
 def _add_to_curve(
