@@ -232,24 +232,24 @@ def _guarantee(mechanism: str, target: Target, fleet: Fleet, cohort: int) -> Pri
 
 
 def _smallest_cohort(mechanism: str, target: Target, fleet: Fleet) -> int:
-    """Smallest cohort, over the participations that it may force, whose noise / cohort is low enough.
+    """Smallest cohort whose noise / cohort is low enough, to within 3 %.
 
-    Cohorts that force k participations are searched by their shortest separation, ceil(rounds / k), at which they are
-    largest and cost most; so the cohort found is never too small, and at most as large as that bound asks.
+    Separations are tried from long to short. Cohorts that leave a separation or a little more are taken to cost what
+    those at that separation do, so that the cohort found is never too small.
     """
     limit = target.noise_to_cohort or PRODUCTION_NOISE_TO_COHORT
-    most = min(target.rounds, _MOST_SEARCHED)
-    separations = [target.min_separation] if target.min_separation else None
     best_ratio, best_cohort = math.inf, 0
-    for separation in separations or [-(-target.rounds // k) for k in range(1, most + 1)]:
+    for separation in (
+        [target.min_separation] if target.min_separation else _separations(target.rounds)
+    ):
         largest = fleet.largest_cohort(separation)
         if largest < 1:
             continue
         bounded = replace(target, min_separation=separation)
         noise = _guarantee(mechanism, bounded, fleet, largest).noise_multiplier
-        needed = math.ceil(noise / limit)
-        if needed <= largest:
-            return needed
+        enough = math.ceil(noise / limit)
+        if enough <= largest:
+            return enough
         if noise / largest < best_ratio:
             best_ratio, best_cohort = noise / largest, largest
     if not best_cohort:
@@ -263,3 +263,10 @@ def _smallest_cohort(mechanism: str, target: Target, fleet: Fleet) -> int:
         f" {best_ratio:.3g} at the least (cohort {best_cohort:,}), and noise_to_cohort is {limit:.3g}: about"
         f" {needed:,} devices would do, or fewer rounds, or a larger epsilon"
     )
+
+
+def _separations(rounds: int) -> list[int]:
+    """Falling by 3 % or less from `rounds`, with the shortest for each number of participations."""
+    shortest = [-(-rounds // k) for k in range(1, min(rounds, _MOST_SEARCHED) + 1)]
+    steps = np.geomspace(rounds, shortest[-1], 1 + math.ceil(math.log(_MOST_SEARCHED) / 0.03))
+    return sorted({*shortest, *(math.ceil(step) for step in steps)}, reverse=True)

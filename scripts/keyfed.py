@@ -237,7 +237,7 @@ def audit(
     preset: Preset = "audit",
     arm: Arm = "synthetic",
     seeds: Annotated[int, typer.Option(min=1, help="Runs with canaries.")] = 1,
-    canaries: Annotated[int, typer.Option(min=8, help="Added to the devices.")] = 1_000,
+    canaries: Annotated[int, typer.Option(min=8, help="Added to the devices.")] = 3_000,
     remove_noise: Annotated[
         bool, typer.Option(help="Take the noise away behind the ledger's back: it must be noticed.")
     ] = False,
