@@ -1,42 +1,60 @@
-"""What a federated run guarantees: zCDP rho and (epsilon, delta) of its noise mechanism.
+"""What a federated run guarantees: zCDP rho and (epsilon, delta) of its noise.
 
-The unit of privacy is the device; neighbouring runs differ by one device whose updates are replaced
-by zero. Participation is (b, k): a device takes part in at most k rounds, any two of them at least
-b apart (|i - j| >= b). TensorFlow Privacy and the published launches count the rounds in between,
-which are b - 1.
+The unit of privacy is the device; neighbouring runs differ by one device whose updates are replaced by zero.
+Participation is (b, k): a device takes part in at most k rounds, any two of them at least b apart (|i - j| >= b).
+TensorFlow Privacy and the published launches count the rounds in between, which are b - 1. Whatever is not covered
+exactly is refused.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from numbers import Integral
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from federated.sensitivity import most_participations
+from federated.strategies import Gaussian, Strategy
+from federated.zcdp import (
+    check_delta,
+    check_positive,
+    epsilon_from_rho,
+    epsilon_grid_rdp,
+    rho_from_epsilon,
+)
 
 _LEAST_NOISE = 1e-6  # beyond it, and its inverse, float64 no longer resolves epsilon
-# The grid of the launches of 2022 (tensorflow_privacy, tree_aggregation_accountant.py).
-_RDP_ORDERS = [1 + x / 10 for x in range(1, 100)] + list(range(12, 64))
 
 
 @dataclass(frozen=True)
 class PrivacyGuarantee:
     """What one device can lose by the release of every model of a run, and what that follows from.
 
-    epsilon is exact for the Gaussian mechanism that the release is; epsilon_rdp is the looser
-    figure that Renyi orders on TensorFlow Privacy's grid give, for comparison with launches
-    published that way. squared_sensitivity is in squared clip norms, noise_multiplier in clip
-    norms.
+    epsilon is exact for the Gaussian mechanism that the release is, and with Poisson sampling dp-accounting's upper
+    bound from privacy loss distributions, which is tight to 2e-3. epsilon_rdp is the looser figure that Renyi orders on
+    a grid give, for comparison with launches published that way. rho is None with Poisson sampling, which zCDP does
+    not describe. squared_sensitivity is in squared clip norms, noise_multiplier, of the updates, in clip norms;
+    max_participations None stands for no limit.
     """
 
     mechanism: str
-    rho: float
+    rho: float | None
     epsilon: float
     epsilon_rdp: float
     delta: float
-    squared_sensitivity: int
+    squared_sensitivity: float
     rounds: int
     min_separation: int
-    max_participations: int
+    max_participations: int | None
     noise_multiplier: float
+    strategy: Strategy
+
+    def event(self) -> Any:
+        """The run as an event of dp-accounting, for its accountants."""
+        import dp_accounting
+
+        if self.rho is not None:
+            return dp_accounting.GaussianDpEvent((2 * self.rho) ** -0.5)
+        assert isinstance(self.strategy, Gaussian)
+        return _sampled_event(self.strategy, self.noise_multiplier, self.rounds)
 
 
 @dataclass(frozen=True)
@@ -57,173 +75,126 @@ class ProjectedGuarantee:
 class ComposedGuarantee:
     """What one device can lose by several releases together, each of which may look at those before it.
 
-    Every part is a Gaussian mechanism, so rho adds up and the total is one too (Dong, Roth & Su 2019,
-    corollary 3.3): epsilon is exact. A device is taken to be in every part at its worst.
+    If every part is a Gaussian mechanism, rho adds up and the total is one too (Dong, Roth & Su 2019, corollary 3.3):
+    epsilon is exact. Otherwise rho is None, and epsilon dp-accounting's. A device is taken to be in every part at its
+    worst.
     """
 
     parts: tuple[PrivacyGuarantee, ...]
-    rho: float
+    rho: float | None
     epsilon: float
     epsilon_rdp: float
     delta: float
 
 
-class _Corner(NamedTuple):
-    """A cost in reach while at most `head` first and `tail` last rounds of a span are barred."""
+def effective_noise_multiplier(update_multiplier: float, count_stddev: float | None) -> float:
+    """Noise multiplier left for the update once adaptive clipping has spent some on its count.
 
-    head: int
-    tail: int
-    value: int
-
-
-@dataclass(frozen=True)
-class _Span:
-    """Consecutive rounds, and what each number of participations in them can cost."""
-
-    rounds: int
-    corners: dict[int, list[_Corner]]
-
-    def slack(self, participations: int, min_separation: int) -> int:
-        """Most rounds that may be barred, head and tail together, with that many participations."""
-        return self.rounds - 1 - (participations - 1) * min_separation
-
-
-def tree_squared_sensitivity(rounds: int, min_separation: int, max_participations: int) -> int:
-    """Squared L2 sensitivity of one binary tree over `rounds` leaves, in squared clip norms; exact.
-
-    A node is a complete dyadic interval of rounds and a pattern of participations costs the sum
-    over nodes of its squared count of participations (Kairouz et al. 2021, arXiv:2103.00039,
-    appendix D); the result is the largest cost of a (b, k) pattern. TensorFlow Privacy computes it
-    by dynamic programming over every number h of rounds barred at the head of an interval, by the
-    participation before it, and t at its tail. Here the programme runs on the corners of those
-    tables: with n participations in m rounds, cost v is within reach on a union of regions {h <= H,
-    t <= T, h + t <= m - 1 - (n - 1) b}, the last bound being common to all, so that neither time
-    nor memory grows with b. Joining two intervals eliminates the bars at the seam, which have to
-    add up to b - 1 (difference constraints: exact on integers).
+    One device changes the update by at most the clip norm and the centred count by 1/2, so both releases together
+    are one Gaussian with z = (z_u**-2 + (2 s)**-2) ** -0.5 (Andrew et al. 2021, theorem 1).
 
     Args:
-        rounds: leaves of the tree, >= 1.
-        min_separation: b >= 1.
-        max_participations: k >= 1; more than fit into `rounds` is no error.
+        update_multiplier: z_u > 0, noise on the summed update in clip norms.
+        count_stddev: s > 0, noise on the count of unclipped devices; None if nothing is counted.
 
     Raises:
-        ValueError: an argument is not a positive integer.
+        ValueError: an argument is not positive and finite.
     """
-    _check_positive_integer("rounds", rounds)
-    _check_positive_integer("min_separation", min_separation)
-    _check_positive_integer("max_participations", max_participations)
-    bar = min_separation - 1
-    nothing = [_Corner(bar, bar, 0)]
-    whole = _Span(0, {0: [_Corner(bar, 0, 0)]})  # nothing follows the last round
-    tree = _Span(1, {0: nothing, 1: [_Corner(0, 0, 1)]})
-    leaves = int(rounds)
-    while True:
-        if leaves & 1:
-            whole = _join(tree, whole, min_separation, max_participations, is_node=False)
-        leaves >>= 1
-        if not leaves:
-            return max(corner.value for corners in whole.corners.values() for corner in corners)
-        tree = _join(tree, tree, min_separation, max_participations, is_node=True)
+    check_positive("noise_multiplier", update_multiplier)
+    if count_stddev is None:
+        return update_multiplier
+    check_positive("count_stddev", count_stddev)
+    return (update_multiplier**-2 + (2 * count_stddev) ** -2) ** -0.5
 
 
-def _join(
-    left: _Span, right: _Span, min_separation: int, max_participations: int, is_node: bool
-) -> _Span:
-    """The two spans one after the other; together a node of the tree, or just a run of rounds."""
-    joined = _Span(left.rounds + right.rounds, {})
-    bar = min_separation - 1
-    best: dict[int, dict[tuple[int, int], int]] = {}
-    for i, left_corners in left.corners.items():
-        left_spare = left.slack(i, min_separation) - bar
-        for j, right_corners in right.corners.items():
-            if i + j > max_participations or joined.slack(i + j, min_separation) < 0:
-                continue
-            right_spare = right.slack(j, min_separation) - bar
-            values = best.setdefault(i + j, {})
-            bonus = (i + j) ** 2 if is_node else 0
-            for left_head, left_tail, left_value in left_corners:
-                for right_head, right_tail, right_value in right_corners:
-                    if left_tail + right_head < bar:
-                        continue
-                    head = min(left_head, left_spare + right_head)
-                    tail = min(right_tail, right_spare + left_tail)
-                    value = left_value + right_value + bonus
-                    if head >= 0 and tail >= 0 and value > values.get((head, tail), -1):
-                        values[head, tail] = value
-    for n, values in best.items():
-        if values:
-            joined.corners[n] = _prune(values, joined.slack(n, min_separation))
-    return joined
+def account(
+    strategy: Strategy,
+    noise_multiplier: float,
+    rounds: int,
+    min_separation: int,
+    max_participations: int | None,
+    delta: float,
+) -> PrivacyGuarantee:
+    """Guarantee of a run: rho = squared sensitivity / (2 z**2), z being the effective noise multiplier.
 
-
-def _prune(values: dict[tuple[int, int], int], slack: int) -> list[_Corner]:
-    """Fewest corners that describe the same table below the line head + tail = slack."""
-    kept: list[_Corner] = []
-    stairs: list[tuple[int, int]] = []  # corners of every value so far: head falls, tail rises
-    for value in sorted(set(values.values()), reverse=True):
-        points = [point for point, v in values.items() if v == value]
-        merged: list[tuple[int, int]] = []
-        for head, tail in sorted(stairs + points, reverse=True):
-            if merged and tail <= merged[-1][1]:
-                continue
-            # The first entry that neither corner covers may lie beyond the line: then they are one.
-            if merged and head + merged[-1][1] + 2 > slack:
-                merged[-1] = (merged[-1][0], tail)
-            else:
-                merged.append((head, tail))
-        known = set(stairs)
-        kept += [_Corner(head, tail, value) for head, tail in merged if (head, tail) not in known]
-        stairs = merged
-    return kept
-
-
-def epsilon_from_rho(rho: float, delta: float) -> float:
-    """Exact epsilon of a Gaussian mechanism of zCDP rho, mu = sqrt(2 rho); only for that one.
-
-    Balle and Wang 2018 (arXiv:1805.06530), theorem 8, in logarithms, so that no delta is too small.
-    Solved from above: the last bit errs on the safe side.
+    Args:
+        strategy: how the noise of the rounds is correlated, and what else it is spent on.
+        noise_multiplier: of the updates, 1e-6 to 1e6 clip norms.
+        rounds: released, >= 1.
+        min_separation: b >= 1; 1 with Poisson sampling.
+        max_participations: k >= 1, or None for as many as fit; None with Poisson sampling.
+        delta: in (0, 1).
 
     Raises:
-        ValueError: rho is not positive and finite, or delta not in (0, 1).
+        ValueError: an argument is out of its range, or the combination is not covered.
     """
-    _check_positive("rho", rho)
-    _check_delta(delta)
-    target = math.log(delta)
-    if _log_delta(rho, 0.0) <= target:
-        return 0.0
-    classic = rho + 2 * math.sqrt(-rho * target)  # Bun and Steinke 2016, proposition 1.3
-    return _bisect(lambda epsilon: _log_delta(rho, epsilon) > target, 0.0, classic)[1]
+    participations = most_participations(
+        rounds, min_separation, rounds if max_participations is None else max_participations
+    )
+    if not _LEAST_NOISE <= noise_multiplier <= 1 / _LEAST_NOISE:
+        raise ValueError(
+            f"noise_multiplier is {noise_multiplier!r}, must be in [{_LEAST_NOISE:g}, {1 / _LEAST_NOISE:g}]"
+        )
+    check_delta(delta)
+    strategy.check(min_separation, max_participations)
+    rho: float | None
+    if isinstance(strategy, Gaussian) and strategy.sampling_rate is not None:
+        rho, squared_sensitivity = None, 1.0
+        epsilons = _epsilons([_sampled_event(strategy, noise_multiplier, rounds)], delta)
+    else:
+        squared_sensitivity = strategy.squared_sensitivity(rounds, min_separation, participations)
+        count_stddev = strategy.count_stddev if isinstance(strategy, Gaussian) else None
+        noise = effective_noise_multiplier(noise_multiplier, count_stddev)
+        rho = squared_sensitivity / (2 * noise**2)
+        epsilons = epsilon_from_rho(rho, delta), epsilon_grid_rdp(rho, delta)
+    return PrivacyGuarantee(
+        mechanism=strategy.name,
+        rho=rho,
+        epsilon=epsilons[0],
+        epsilon_rdp=epsilons[1],
+        delta=delta,
+        squared_sensitivity=squared_sensitivity,
+        rounds=int(rounds),
+        min_separation=int(min_separation),
+        max_participations=None if max_participations is None else int(max_participations),
+        noise_multiplier=noise_multiplier,
+        strategy=strategy,
+    )
 
 
-def epsilon_grid_rdp(rho: float, delta: float) -> float:
-    """Epsilon of zCDP rho by the best Renyi order on TensorFlow Privacy's grid, never too small.
+def calibrate_noise_multiplier(
+    strategy: Strategy,
+    epsilon: float,
+    rounds: int,
+    min_separation: int,
+    max_participations: int | None,
+    delta: float,
+) -> float:
+    """Smallest noise multiplier of the updates at which `account` gives at most epsilon.
+
+    It is exact, and with Poisson sampling at most a factor of 1.0002 above the smallest.
 
     Raises:
-        ValueError: rho is not positive and finite, or delta not in (0, 1).
+        ValueError: as `account`, or the noise on the count of adaptive clipping alone is too little.
     """
-    from dp_accounting import rdp
-
-    _check_positive("rho", rho)
-    _check_delta(delta)
-    epsilon, _ = rdp.compute_epsilon(_RDP_ORDERS, [rho * order for order in _RDP_ORDERS], delta)
-    return float(epsilon)
-
-
-def rho_from_epsilon(epsilon: float, delta: float) -> float:
-    """Largest rho of a Gaussian mechanism that meets (epsilon, delta): undoes `epsilon_from_rho`.
-
-    Raises:
-        ValueError: epsilon is not positive and finite, or delta not in (0, 1).
-    """
-    _check_positive("epsilon", epsilon)
-    _check_delta(delta)
-    target = math.log(delta)
-    # The classic bound of epsilon_from_rho, solved for rho, is where the search starts.
-    low = (epsilon / (math.sqrt(epsilon - target) + math.sqrt(-target))) ** 2
-    high = 2 * low
-    while _log_delta(high, epsilon) <= target:
-        high *= 2
-    return _bisect(lambda rho: _log_delta(rho, epsilon) <= target, low, high)[0]
+    check_positive("epsilon", epsilon)
+    run = (rounds, min_separation, max_participations, delta)
+    probe = account(strategy, 1.0, *run)
+    if probe.rho is not None:
+        noise = noise_multiplier_for(epsilon, delta, probe.squared_sensitivity)
+    else:
+        assert isinstance(strategy, Gaussian)
+        noise = _calibrate_sampled(Gaussian(sampling_rate=strategy.sampling_rate), epsilon, *run)
+    count_stddev = strategy.count_stddev if isinstance(strategy, Gaussian) else None
+    if count_stddev is None:
+        return noise
+    if noise >= 2 * count_stddev:
+        raise ValueError(
+            f"count_stddev is {count_stddev!r}, must be above {noise / 2:g} for epsilon {epsilon:g}: the count of "
+            "unclipped devices alone costs more"
+        )
+    # What effective_noise_multiplier turns into the noise; a few bits more err on the safe side.
+    return (noise**-2 - (2 * count_stddev) ** -2) ** -0.5 * (1 + 1e-12)
 
 
 def noise_multiplier_for(epsilon: float, delta: float, squared_sensitivity: float) -> float:
@@ -233,93 +204,8 @@ def noise_multiplier_for(epsilon: float, delta: float, squared_sensitivity: floa
         ValueError: epsilon or squared_sensitivity is not positive and finite, or delta not in
             (0, 1).
     """
-    _check_positive("squared_sensitivity", squared_sensitivity)
+    check_positive("squared_sensitivity", squared_sensitivity)
     return math.sqrt(squared_sensitivity / (2 * rho_from_epsilon(epsilon, delta)))
-
-
-def account_tree(
-    noise_multiplier: float,
-    rounds: int,
-    min_separation: int,
-    max_participations: int,
-    delta: float,
-) -> PrivacyGuarantee:
-    """Guarantee of one tree, never restarted, with noise_multiplier clip norms of noise a node.
-
-    rho = squared sensitivity / (2 noise_multiplier**2).
-
-    Raises:
-        ValueError: noise_multiplier is not in [1e-6, 1e6], delta not in (0, 1), or another argument not a
-            positive integer.
-    """
-    squared_sensitivity = tree_squared_sensitivity(rounds, min_separation, max_participations)
-    return _account(
-        "tree",
-        squared_sensitivity,
-        noise_multiplier,
-        rounds,
-        min_separation,
-        max_participations,
-        delta,
-    )
-
-
-def account_gaussian(
-    noise_multiplier: float,
-    rounds: int,
-    min_separation: int,
-    max_participations: int,
-    delta: float,
-) -> PrivacyGuarantee:
-    """Guarantee of `rounds` sums that are released one by one, each with noise of its own.
-
-    Each participation costs 1 squared clip norm, and min(k, ceil(rounds / b)) of them fit in.
-
-    Raises:
-        ValueError: as `account_tree`.
-    """
-    _check_positive_integer("rounds", rounds)
-    _check_positive_integer("min_separation", min_separation)
-    _check_positive_integer("max_participations", max_participations)
-    participations = min(int(max_participations), -(-int(rounds) // int(min_separation)))
-    return _account(
-        "gaussian",
-        participations,
-        noise_multiplier,
-        rounds,
-        min_separation,
-        max_participations,
-        delta,
-    )
-
-
-def _account(
-    mechanism: str,
-    squared_sensitivity: int,
-    noise_multiplier: float,
-    rounds: int,
-    min_separation: int,
-    max_participations: int,
-    delta: float,
-) -> PrivacyGuarantee:
-    if not _LEAST_NOISE <= noise_multiplier <= 1 / _LEAST_NOISE:
-        raise ValueError(
-            f"noise_multiplier is {noise_multiplier!r}, must be in [{_LEAST_NOISE:g}, {1 / _LEAST_NOISE:g}]"
-        )
-    _check_delta(delta)
-    rho = squared_sensitivity / (2 * noise_multiplier**2)
-    return PrivacyGuarantee(
-        mechanism=mechanism,
-        rho=rho,
-        epsilon=epsilon_from_rho(rho, delta),
-        epsilon_rdp=epsilon_grid_rdp(rho, delta),
-        delta=delta,
-        squared_sensitivity=squared_sensitivity,
-        rounds=int(rounds),
-        min_separation=int(min_separation),
-        max_participations=int(max_participations),
-        noise_multiplier=noise_multiplier,
-    )
 
 
 def compose(parts: Sequence[PrivacyGuarantee]) -> ComposedGuarantee:
@@ -332,42 +218,13 @@ def compose(parts: Sequence[PrivacyGuarantee]) -> ComposedGuarantee:
     if len(deltas) != 1:
         raise ValueError(f"guarantees to compose have the deltas {sorted(deltas)}, give one")
     delta = deltas.pop()
-    rho = math.fsum(part.rho for part in parts)
+    rhos = [part.rho for part in parts if part.rho is not None]
+    if len(rhos) < len(parts):
+        epsilons = _epsilons([part.event() for part in parts], delta)
+        return ComposedGuarantee(tuple(parts), None, *epsilons, delta)
+    rho = math.fsum(rhos)
     epsilons = epsilon_from_rho(rho, delta), epsilon_grid_rdp(rho, delta)
     return ComposedGuarantee(tuple(parts), rho, *epsilons, delta)
-
-
-_ACCOUNTANTS: dict[str, Callable[..., PrivacyGuarantee]] = {
-    "tree": account_tree,
-    "gaussian": account_gaussian,
-}
-
-
-def account(
-    mechanism: str,
-    noise_multiplier: float,
-    rounds: int,
-    min_separation: int,
-    max_participations: int,
-    delta: float,
-) -> PrivacyGuarantee:
-    """Guarantee of a run with the named mechanism.
-
-    Raises:
-        ValueError: no accountant covers the mechanism, or an argument is out of its range.
-    """
-    check_mechanism(mechanism)
-    return _ACCOUNTANTS[mechanism](
-        noise_multiplier, rounds, min_separation, max_participations, delta
-    )
-
-
-def check_mechanism(mechanism: str) -> None:
-    """Raises ValueError if no accountant covers the mechanism."""
-    if mechanism not in _ACCOUNTANTS:
-        raise ValueError(
-            f"mechanism is {mechanism!r}, and only {', '.join(_ACCOUNTANTS)} can be accounted for"
-        )
 
 
 def project(
@@ -378,65 +235,93 @@ def project(
 ) -> ProjectedGuarantee:
     """Projects a simulated run to a production fleet at equal noise / cohort ratio, rounds, delta.
 
-    The noise multiplier grows with the cohort; min separation is floor(population / cohort) and max
-    participations ceil(rounds / min separation).
+    Noise, also of a count, grows with the cohort; min separation is floor(population / cohort) and max participations
+    ceil(rounds / min separation), and with Poisson sampling the rate is cohort / population.
 
     Raises:
-        ValueError: an argument is not a positive integer, or the population is below the cohort.
+        ValueError: an argument is not a positive integer, or the population is below the cohort, or the strategy is not
+            covered at the production's separation.
     """
-    _check_positive_integer("simulated_cohort", simulated_cohort)
-    _check_positive_integer("production_cohort", production_cohort)
-    _check_positive_integer("production_population", production_population)
-    min_separation = production_population // production_cohort
-    if min_separation < 1:
+    for name, value in (
+        ("simulated_cohort", simulated_cohort),
+        ("production_cohort", production_cohort),
+        ("production_population", production_population),
+    ):
+        if value < 1:
+            raise ValueError(f"{name} is {value!r}, must be an integer of at least 1")
+    if production_population < production_cohort:
         raise ValueError(
             f"production_population is {production_population}, must be at least "
             f"production_cohort, {production_cohort}"
         )
+    scale = production_cohort / simulated_cohort
+    strategy, rounds = guarantee.strategy, guarantee.rounds
+    min_separation = production_population // production_cohort
+    max_participations: int | None = most_participations(rounds, min_separation, rounds)
+    if isinstance(strategy, Gaussian):
+        if strategy.count_stddev is not None:
+            strategy = replace(strategy, count_stddev=strategy.count_stddev * scale)
+        if strategy.sampling_rate is not None:
+            rate = production_cohort / production_population
+            strategy = replace(strategy, sampling_rate=rate)
+            min_separation, max_participations = 1, None
     projected = account(
-        guarantee.mechanism,
-        guarantee.noise_multiplier * production_cohort / simulated_cohort,
-        guarantee.rounds,
+        strategy,
+        guarantee.noise_multiplier * scale,
+        rounds,
         min_separation,
-        -(-guarantee.rounds // min_separation),
+        max_participations,
         guarantee.delta,
     )
     return ProjectedGuarantee(projected, simulated_cohort, production_cohort, production_population)
 
 
-def _log_delta(rho: float, epsilon: float) -> float:
-    """log delta(epsilon) of a Gaussian mechanism (Balle and Wang 2018, theorem 8)."""
-    from scipy.special import log_ndtr
+def _sampled_event(strategy: Gaussian, noise_multiplier: float, rounds: int) -> Any:
+    import dp_accounting
 
-    mu = math.sqrt(2 * rho)
-    log_first = float(log_ndtr(mu / 2 - epsilon / mu))
-    log_ratio = epsilon + float(log_ndtr(-mu / 2 - epsilon / mu)) - log_first
-    if log_ratio >= 0:  # lost to rounding; the first term alone is never too small
-        return log_first
-    return log_first + math.log(-math.expm1(log_ratio))
+    noise = effective_noise_multiplier(noise_multiplier, strategy.count_stddev)
+    single = dp_accounting.PoissonSampledDpEvent(
+        strategy.sampling_rate, dp_accounting.GaussianDpEvent(noise)
+    )
+    return dp_accounting.SelfComposedDpEvent(single, int(rounds))
 
 
-def _bisect(goes_right: Callable[[float], bool], low: float, high: float) -> tuple[float, float]:
-    """Narrows [low, high] to 2**-50 of its width; goes_right holds at low and not at high."""
-    for _ in range(50):
-        middle = (low + high) / 2
-        if goes_right(middle):
-            low = middle
-        else:
-            high = middle
-    return low, high
+def _epsilons(events: Sequence[Any], delta: float) -> tuple[float, float]:
+    """Upper bounds for the events' composition, by privacy loss distributions and by Renyi orders."""
+    from dp_accounting import pld, rdp
+
+    accountants = pld.PLDAccountant(), rdp.RdpAccountant()
+    for accountant in accountants:
+        for event in events:
+            accountant.compose(event)
+    tight, loose = (float(accountant.get_epsilon(delta)) for accountant in accountants)
+    return min(tight, loose), loose
 
 
-def _check_positive_integer(name: str, value: int) -> None:
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} is {value!r}, must be an integer of at least 1")
+def _calibrate_sampled(
+    strategy: Gaussian,
+    epsilon: float,
+    rounds: int,
+    min_separation: int,
+    max_participations: int | None,
+    delta: float,
+) -> float:
+    import dp_accounting
+    from dp_accounting import pld
 
-
-def _check_positive(name: str, value: float) -> None:
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name} is {value!r}, must be positive and finite")
-
-
-def _check_delta(delta: float) -> None:
-    if not 0 < delta < 1:
-        raise ValueError(f"delta is {delta!r}, must be in (0, 1)")
+    run = (rounds, min_separation, max_participations, delta)
+    low = high = 1.0
+    while account(strategy, high, *run).epsilon > epsilon:
+        low, high = high, 2 * high
+    while low == high or account(strategy, low, *run).epsilon <= epsilon:
+        low, high = low / 2, low
+    return float(
+        dp_accounting.calibrate_dp_mechanism(
+            pld.PLDAccountant,
+            lambda noise: _sampled_event(strategy, noise, rounds),
+            epsilon,
+            delta,
+            dp_accounting.ExplicitBracketInterval(low, high),
+            tol=1e-4 * high,
+        )
+    )

@@ -1,11 +1,27 @@
 """Settings of a federated run, checked where they come in."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import pydantic
 
+from federated.mechanism_choice import MechanismChoice
+
 Positive = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, pydantic.Field(ge=1)]
+
+
+class AdaptiveClippingConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
+    """A clip norm that follows a quantile of the devices' update norms, from `clip_norm` on (Andrew et al. 2021).
+
+    Attributes:
+        target_quantile: share of the devices whose update is to stay unclipped.
+        learning_rate: the clip norm changes by a factor of at most exp(learning_rate) a round.
+        count_stddev: noise on the count of unclipped devices, which costs privacy too; the paper takes cohort / 20.
+    """
+
+    target_quantile: Annotated[float, pydantic.Field(ge=0, le=1)] = 0.5
+    learning_rate: Positive = 0.2
+    count_stddev: Positive
 
 
 class FederatedConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
@@ -21,8 +37,14 @@ class FederatedConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
         row_tokens: pieces of a row.
         max_batches: local batches a device, its remaining rows unused.
         local_learning_rate, clip_norm: of the devices.
-        server_learning_rate, server_momentum: SGD with momentum on the noised mean update.
-        mechanism, noise_multiplier: DP mechanism and its z in clip norms.
+        adaptive_clipping: with the gaussian mechanism only; None for a fixed clip norm.
+        server_optimizer, server_learning_rate: step on the noised mean update.
+        server_momentum: of `sgd`, and Adam's beta_1.
+        server_epsilon: of `adam`; Reddi et al. 2021 take 1e-3.
+        cooldown_rounds, cooldown_share: in these last rounds the server's rate falls linearly to this share of it.
+        mechanism, noise_multiplier: DP mechanism, one of strategies.MECHANISMS, and its z in clip norms.
+        restart_every: rounds of each tree, None for one tree.
+        bands, buffers: of `toeplitz` and `blt`, see MechanismChoice.
         delta: of the reported (epsilon, delta).
         production_cohort, production_population: what the projected epsilon is stated for.
         evaluate_every: rounds between accuracy measurements.
@@ -38,11 +60,44 @@ class FederatedConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
     max_batches: Count = 4
     local_learning_rate: Positive
     clip_norm: Positive
+    adaptive_clipping: AdaptiveClippingConfig | None = None
+    server_optimizer: Literal["sgd", "adam"] = "sgd"
     server_learning_rate: Positive = 1.0
     server_momentum: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.9
-    mechanism: Literal["tree"] = "tree"
+    server_epsilon: Positive = 1e-3
+    cooldown_rounds: Annotated[int, pydantic.Field(ge=0)] = 0
+    cooldown_share: Annotated[float, pydantic.Field(gt=0, le=1)] = 0.05
+    mechanism: str = "tree"
     noise_multiplier: Positive
+    restart_every: Count | None = None
+    bands: Count | None = None
+    buffers: Count | None = None
     delta: Annotated[float, pydantic.Field(gt=0, lt=1)] = 1e-10
     production_cohort: Count = 6_500
     production_population: Count = 3_000_000
     evaluate_every: Count = 5
+
+    @pydantic.model_validator(mode="after")
+    def _check_mechanism(self) -> Self:
+        self.mechanism_choice()
+        if self.bands is not None and self.bands > min(self.rounds, self.min_separation):
+            raise ValueError(
+                f"bands is {self.bands}, must be at most rounds and min_separation,"
+                f" {self.rounds} and {self.min_separation}"
+            )
+        if self.cooldown_rounds > self.rounds:
+            raise ValueError(
+                f"cooldown_rounds is {self.cooldown_rounds}, must be at most rounds, {self.rounds}"
+            )
+        return self
+
+    def mechanism_choice(self) -> MechanismChoice:
+        """The mechanism with its options."""
+        clipping = self.adaptive_clipping
+        return MechanismChoice(
+            self.mechanism,
+            restart_every=self.restart_every,
+            bands=self.bands,
+            buffers=self.buffers,
+            count_stddev=None if clipping is None else clipping.count_stddev,
+        )

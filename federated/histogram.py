@@ -8,6 +8,7 @@ import tensorflow as tf
 from device_runtime.features import DpHistogram, FeatureSpace
 from federated.engines import Engine
 from federated.ledger import Ledger, Promise
+from federated.strategies import Gaussian
 
 
 def sum_histograms(
@@ -64,7 +65,7 @@ def release_histogram(
     Raises:
         ValueError: there is no device, or an argument is out of its range.
     """
-    ledger = Ledger(Promise("gaussian", noise_multiplier, clip_norm, 1, max_participations=1))
+    ledger = Ledger(Promise(Gaussian(), noise_multiplier, clip_norm, 1, max_participations=1))
     if not devices:
         raise ValueError("histogram: no devices; give at least one")
     dealt = [devices[start::shards] for start in range(min(shards, len(devices)))]

@@ -10,11 +10,11 @@ from federated.accounting import (
     ComposedGuarantee,
     PrivacyGuarantee,
     account,
-    check_mechanism,
     compose,
 )
+from federated.strategies import Gaussian, Strategy, read_strategy, strategy_document
 
-_SCHEMA = "keyfed-ledger/1"
+_SCHEMA = "keyfed-ledger/2"
 
 
 class LedgerError(ValueError):
@@ -25,19 +25,21 @@ class LedgerError(ValueError):
 class Promise:
     """The facts that hold for every round of a run.
 
-    mechanism is one that `account` knows, noise_multiplier > 0 in clip norms, clip_norm > 0 the
-    largest L2 norm of a device's update, min_separation b >= 1 (|i - j| >= b), max_participations
-    k >= 1 or None for no limit.
+    strategy is how the noise is drawn and what it is spent on, noise_multiplier > 0 that of the updates in clip norms,
+    clip_norm > 0 the largest L2 norm of a device's update, of the first round's if it adapts, min_separation b >= 1
+    (|i - j| >= b), max_participations k >= 1 or None for no limit.
+
+    Raises:
+        ValueError: a value is out of its range, or no accountant covers them together.
     """
 
-    mechanism: str
+    strategy: Strategy
     noise_multiplier: float
     clip_norm: float
     min_separation: int
     max_participations: int | None = None
 
     def __post_init__(self) -> None:
-        check_mechanism(self.mechanism)
         for name in ("noise_multiplier", "clip_norm"):
             value = getattr(self, name)
             if not 0 < value < float("inf"):
@@ -46,6 +48,7 @@ class Promise:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value!r}, must be at least 1")
+        self.strategy.check(self.min_separation, self.max_participations)
 
 
 @dataclass(frozen=True)
@@ -122,17 +125,21 @@ class Ledger:
     def guarantee(self, delta: float) -> PrivacyGuarantee:
         """Guarantee of the rounds recorded so far: promised separation, measured participations.
 
+        With Poisson sampling the chance to take part is charged, not who did.
+
         Without the earlier ledgers; what a device loses in all is `total`.
 
         Raises:
             ValueError: no round is recorded, or delta is not in (0, 1).
         """
+        promise = self.promise
+        is_sampled = isinstance(promise.strategy, Gaussian) and promise.strategy.sampling_rate
         return account(
-            self.promise.mechanism,
-            self.promise.noise_multiplier,
+            promise.strategy,
+            promise.noise_multiplier,
             len(self.rounds),
-            self.promise.min_separation,
-            self.measured_participations,
+            promise.min_separation,
+            None if is_sampled else self.measured_participations,
             delta,
         )
 
@@ -152,7 +159,10 @@ class Ledger:
     def _document(self) -> dict[str, Any]:
         return {
             "schema": _SCHEMA,
-            "promise": asdict(self.promise),
+            "promise": {
+                **asdict(self.promise),
+                "strategy": strategy_document(self.promise.strategy),
+            },
             "rounds": [asdict(record) for record in self.rounds],
             "earlier": [ledger._document() for ledger in self.earlier],
         }
@@ -179,7 +189,8 @@ class Ledger:
         schema = document["schema"]
         if schema != _SCHEMA:
             raise ValueError(f"ledger: schema is {schema!r}, must be {_SCHEMA!r}")
-        ledger = cls(Promise(**document["promise"]))
+        promise = document["promise"]
+        ledger = cls(Promise(**{**promise, "strategy": read_strategy(promise["strategy"])}))
         for round_index, record in enumerate(document["rounds"]):
             ledger.record(round_index, record["selected"], record["reported"])
         ledger.earlier = tuple(cls._from_document(earlier) for earlier in document["earlier"])

@@ -15,12 +15,11 @@ from federated.engines.local import LocalEngine
 from federated.ledger import Ledger
 from federated.local_training import LocalTraining
 from federated.population import DeviceStore
+from federated.server import LearningRate, Weights, create_server_optimizer
 from federated.training import FederatedTraining
 
 ARMS = ("central", "central_by_user", "fedavg", "dp_ftrl")
 _UNCLIPPED = 1e9
-
-Weights = list[np.ndarray]
 
 
 def train_arms(
@@ -57,15 +56,16 @@ def train_arms(
         current = _add(current, updates)
     yield "central_by_user", current, None
 
-    current = list(weights)
-    velocity = [np.zeros_like(w) for w in weights]
-    for cohort in cohorts:
+    current = [np.array(w) for w in weights]
+    optimizer = create_server_optimizer(
+        config.server_optimizer, weights, config.server_momentum, config.server_epsilon
+    )
+    rate = LearningRate(
+        config.server_learning_rate, config.rounds, config.cooldown_rounds, config.cooldown_share
+    )
+    for round_index, cohort in enumerate(cohorts):
         updates, _ = free.run_round(current, [store.shard(cohort, *batch)])
-        velocity = [
-            config.server_momentum * v + u / config.cohort
-            for v, u in zip(velocity, updates, strict=True)
-        ]
-        current = _add(current, [config.server_learning_rate * v for v in velocity])
+        optimizer.step(current, [u / config.cohort for u in updates], rate.at(round_index))
     yield "fedavg", current, None
 
     training = FederatedTraining(weights, store, clipped, config, seed)

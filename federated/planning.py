@@ -2,25 +2,27 @@
 
 A run of `rounds` rounds with cohorts of n from N devices lets each device wait b rounds between two of its own, so that
 it takes part k = ceil(rounds / b) times at most. Larger cohorts drown more noise and shorten b. Utility goes with the
-noise multiplier / cohort; that ratio compares runs of one mechanism, not mechanisms with each other.
+noise in the model, for one mechanism with noise multiplier / cohort. Mechanisms are compared by the ratio of a tree
+that leaves as much noise in the model, since production's figures are of trees.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
-from federated.accounting import PrivacyGuarantee, account, noise_multiplier_for
+from federated.accounting import PrivacyGuarantee, account, calibrate_noise_multiplier
+from federated.mechanism_choice import MechanismChoice
+from federated.sensitivity import most_participations
+from federated.strategies import Strategy, Tree
 
-MECHANISMS = ("tree", "gaussian")
 PRODUCTION_NOISE_TO_COHORT = 7 / 6500
 """Of a published launch (Kairouz et al. 2021, arXiv:2103.00039, and DP-FTRL's blog post of 2022)."""
 
 _DAY_S = 86_400
-_MOST_SEARCHED = (
-    64  # participations; beyond, a larger cohort no longer lowers the ratio of any mechanism here
-)
+_PARTICIPATIONS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 
 
 class InfeasibleError(ValueError):
@@ -83,7 +85,8 @@ class Target:
         cohort: devices a round; None: the smallest that meets noise_to_cohort.
         min_separation: b; None: the largest that the fleet allows.
         max_participations: k; None: as many as fit in.
-        noise_to_cohort: the largest ratio; None: production's if the cohort is left to the plan, else no limit.
+        noise_to_cohort: the largest tree_noise_to_cohort of a plan; None: production's if the cohort is left to the
+            plan, else no limit.
         days: the most; None: no limit.
     """
 
@@ -133,6 +136,7 @@ class Plan:
         guarantee: mechanism, noise multiplier, rounds, b, k, and the rho and epsilon they give.
         cohort: devices a round.
         noise_to_cohort: noise multiplier / cohort.
+        tree_noise_to_cohort: that of a tree that leaves as much noise in the model; what mechanisms are compared by.
         days: that the rounds take at least.
         days_bound_by: the setting of the fleet that decides it.
         accuracy: interpolated between measured points, or None.
@@ -142,6 +146,7 @@ class Plan:
     guarantee: PrivacyGuarantee
     cohort: int
     noise_to_cohort: float
+    tree_noise_to_cohort: float
     days: float
     days_bound_by: str
     accuracy: MeasuredPoint | None
@@ -154,7 +159,7 @@ def plan(
     """Settings of one mechanism that meet the target.
 
     Args:
-        mechanism: one that `accounting.account` knows.
+        mechanism: one of strategies.MECHANISMS, with its options left to their defaults.
         target: what is asked for.
         fleet: the devices.
         points: measured accuracy, of any mechanism.
@@ -165,11 +170,11 @@ def plan(
     """
     cohort = target.cohort or _smallest_cohort(mechanism, target, fleet)
     guarantee = _guarantee(mechanism, target, fleet, cohort)
-    ratio = guarantee.noise_multiplier / cohort
-    if target.noise_to_cohort is not None and ratio > target.noise_to_cohort * (1 + 1e-9):
+    ratio, tree_ratio = guarantee.noise_multiplier / cohort, _tree_ratio(guarantee, cohort)
+    if target.noise_to_cohort is not None and tree_ratio > target.noise_to_cohort * (1 + 1e-9):
         asked = "noise_multiplier" if target.epsilon is None else f"epsilon {target.epsilon:g}"
         raise InfeasibleError(
-            f"cohort {cohort:,} is too small: {asked} gives noise / cohort {ratio:.3g}, and"
+            f"cohort {cohort:,} is too small: {asked} gives noise / cohort {tree_ratio:.3g}, and"
             f" noise_to_cohort is {target.noise_to_cohort:.3g}: raise the cohort, or leave it to the plan"
         )
     days, bound_by = fleet.days(target.rounds, cohort)
@@ -178,8 +183,12 @@ def plan(
             f"{bound_by} {getattr(fleet, bound_by):g} lets {target.rounds:,} rounds of {cohort:,} devices take"
             f" {days:.3g} days at least, and days is {target.days:g}: allow more days or fewer rounds"
         )
-    accuracy, note = interpolate(points, mechanism, ratio)
-    return Plan(guarantee, cohort, ratio, days, bound_by, accuracy, note)
+    if any(point.mechanism == mechanism for point in points):
+        accuracy, note = interpolate(points, mechanism, ratio)
+    else:
+        accuracy, note = interpolate(points, "tree", tree_ratio)
+        note = f"none measured with {mechanism}; as of a tree with as much noise: {note}"
+    return Plan(guarantee, cohort, ratio, tree_ratio, days, bound_by, accuracy, note)
 
 
 def interpolate(
@@ -219,39 +228,57 @@ def _guarantee(mechanism: str, target: Target, fleet: Fleet, cohort: int) -> Pri
             f"population {fleet.population:,} at daily_availability {fleet.daily_availability:g} gives cohorts of"
             f" {cohort:,} a min_separation of {largest} at the most, not {separation}: lower it or the cohort"
         )
-    fitting = -(-target.rounds // separation)
+    fitting = most_participations(target.rounds, separation, target.rounds)
     participations = min(target.max_participations or fitting, fitting)
-    settings = target.rounds, separation, participations, target.delta
-    if target.noise_multiplier is not None:
-        return account(mechanism, target.noise_multiplier, *settings)
-    assert target.epsilon is not None
-    sensitivity = account(mechanism, 1.0, *settings).squared_sensitivity
-    return account(
-        mechanism, noise_multiplier_for(target.epsilon, target.delta, sensitivity), *settings
-    )
+    run = target.rounds, separation, participations
+    strategy = _build_strategy(mechanism, *run)
+    noise = target.noise_multiplier
+    if noise is None:
+        assert target.epsilon is not None
+        noise = calibrate_noise_multiplier(strategy, target.epsilon, *run, target.delta)
+    return account(strategy, noise, *run, target.delta)
+
+
+@cache
+def _build_strategy(
+    mechanism: str, rounds: int, min_separation: int, max_participations: int
+) -> Strategy:
+    return MechanismChoice(mechanism).build(rounds, min_separation, max_participations)
+
+
+def _tree_ratio(guarantee: PrivacyGuarantee, cohort: int) -> float:
+    """Noise / cohort of a tree that leaves as much noise in the model, by root mean square over the rounds."""
+    variances = (s.prefix_variances(guarantee.rounds).mean() for s in (guarantee.strategy, Tree()))
+    own, tree = variances
+    return guarantee.noise_multiplier / cohort * math.sqrt(own / tree)
 
 
 def _smallest_cohort(mechanism: str, target: Target, fleet: Fleet) -> int:
-    """Smallest cohort whose noise / cohort is low enough, to within 3 %.
+    """Smallest cohort, to within 2 %, whose noise is low enough.
 
-    Separations are tried from long to short. Cohorts that leave a separation or a little more are taken to cost what
-    those at that separation do, so that the cohort found is never too small.
+    The largest cohorts that force 1, 2, 3, 4, 6, ... participations are tried until one will do, and then smaller ones.
     """
     limit = target.noise_to_cohort or PRODUCTION_NOISE_TO_COHORT
-    best_ratio, best_cohort = math.inf, 0
-    for separation in (
-        [target.min_separation] if target.min_separation else _separations(target.rounds)
-    ):
+    separations = (
+        [target.min_separation]
+        if target.min_separation
+        else [-(-target.rounds // k) for k in _PARTICIPATIONS if k <= target.rounds]
+    )
+    best_ratio, best_cohort, too_small = math.inf, 0, 0
+    for separation in separations:
         largest = fleet.largest_cohort(separation)
         if largest < 1:
             continue
-        bounded = replace(target, min_separation=separation)
-        noise = _guarantee(mechanism, bounded, fleet, largest).noise_multiplier
-        enough = math.ceil(noise / limit)
-        if enough <= largest:
+        ratio = _tree_ratio(_guarantee(mechanism, target, fleet, largest), largest)
+        if ratio <= limit:
+            enough = largest
+            while enough - too_small > 1 + 0.02 * too_small:
+                middle = (too_small + enough) // 2
+                ratio = _tree_ratio(_guarantee(mechanism, target, fleet, middle), middle)
+                too_small, enough = (too_small, middle) if ratio <= limit else (middle, enough)
             return enough
-        if noise / largest < best_ratio:
-            best_ratio, best_cohort = noise / largest, largest
+        if ratio < best_ratio:
+            best_ratio, best_cohort = ratio, largest
     if not best_cohort:
         raise InfeasibleError(
             f"population {fleet.population:,} at daily_availability {fleet.daily_availability:g} is too small for any"
@@ -263,10 +290,3 @@ def _smallest_cohort(mechanism: str, target: Target, fleet: Fleet) -> int:
         f" {best_ratio:.3g} at the least (cohort {best_cohort:,}), and noise_to_cohort is {limit:.3g}: about"
         f" {needed:,} devices would do, or fewer rounds, or a larger epsilon"
     )
-
-
-def _separations(rounds: int) -> list[int]:
-    """Falling by 3 % or less from `rounds`, with the shortest for each number of participations."""
-    shortest = [-(-rounds // k) for k in range(1, min(rounds, _MOST_SEARCHED) + 1)]
-    steps = np.geomspace(rounds, shortest[-1], 1 + math.ceil(math.log(_MOST_SEARCHED) / 0.03))
-    return sorted({*shortest, *(math.ceil(step) for step in steps)}, reverse=True)

@@ -12,11 +12,11 @@ from federated.config import FederatedConfig
 from federated.engines import Engine, Shard
 from federated.ledger import Ledger, Promise
 from federated.local_training import METRICS
-from federated.mechanisms import create_mechanism
+from federated.mechanisms import AdaptiveClipping, create_mechanism
 from federated.population import DeviceStore
+from federated.sensitivity import most_participations
+from federated.server import LearningRate, Weights, create_server_optimizer
 from model.checkpoint import number_arrays, numbered_arrays, save_arrays
-
-Weights = list[np.ndarray]
 
 
 class FederatedTraining:
@@ -26,7 +26,7 @@ class FederatedTraining:
         round: rounds done.
         weights: the server's weights.
         ledger: who took part when, and what that costs.
-        history: one dict of METRICS a round, as means over devices (loss over pieces).
+        history: one dict of METRICS a round, as means over devices (loss over pieces), and the clip norm.
 
     Args:
         canaries: for an audit, more devices after the store's; their coins and observations are not in the checkpoint.
@@ -41,37 +41,55 @@ class FederatedTraining:
         seed: int,
         canaries: Canaries | None = None,
     ) -> None:
+        if canaries is not None and config.adaptive_clipping is not None:
+            raise ValueError("canaries need a fixed clip norm: leave adaptive_clipping out")
         self._store, self._engine, self._config = store, engine, config
         self._canaries = canaries
         self.round = 0
         self.weights: Weights = [np.array(w) for w in weights]
-        self._momentum: Weights = [np.zeros_like(w) for w in weights]
+        self._optimizer = create_server_optimizer(
+            config.server_optimizer, weights, config.server_momentum, config.server_epsilon
+        )
+        self._learning_rate = LearningRate(
+            config.server_learning_rate,
+            config.rounds,
+            config.cooldown_rounds,
+            config.cooldown_share,
+        )
         population = len(store) + (0 if canaries is None else len(canaries))
         self._selector = CohortSelector(population, config.cohort, config.min_separation, seed)
+        rounds, min_separation = config.rounds, config.min_separation
+        strategy = config.mechanism_choice().build(
+            rounds, min_separation, most_participations(rounds, min_separation, rounds)
+        )
+        clipping = config.adaptive_clipping
         self._mechanism = create_mechanism(
-            config.mechanism,
+            strategy,
             [w.shape for w in weights],
             config.clip_norm,
             config.noise_multiplier,
             # TensorFlow Privacy counts seeds up, one a tensor: runs with neighbouring seeds must start far apart.
             int(np.random.SeedSequence([seed, 1]).generate_state(1, np.uint32)[0]),
+            None
+            if clipping is None
+            else AdaptiveClipping(**clipping.model_dump(), cohort=config.cohort),
         )
         self.ledger = Ledger(
-            Promise(
-                config.mechanism, config.noise_multiplier, config.clip_norm, config.min_separation
-            )
+            Promise(strategy, config.noise_multiplier, config.clip_norm, config.min_separation)
         )
         self.history: list[dict[str, float]] = []
 
     def run_round(self) -> dict[str, float]:
-        """One round: the mean of the cohort's clipped updates, noised, as a momentum step of the server.
+        """One round: the mean of the cohort's clipped updates, noised, as a step of the server.
 
         The divisor is the cohort size of the config, not the number that reported, so it tells nothing about anyone.
         """
         config = self._config
         cohort = self._selector.select(self.round)
+        clip_norm = self._mechanism.clip_norm
         reported = cohort[cohort < len(self._store)]
-        sums, metrics = self._engine.run_round(self.weights, self._shards(reported))
+        sent = [*self.weights, *self._mechanism.broadcast()]
+        sums, metrics = self._engine.run_round(sent, self._shards(reported))
         if self._canaries is not None:
             chosen = cohort[len(reported) :] - len(self._store)
             reported = np.append(reported, chosen[self._canaries.is_in[chosen]] + len(self._store))
@@ -80,12 +98,10 @@ class FederatedTraining:
         noised = self._mechanism.add_noise(sums)
         if self._canaries is not None:
             self._canaries.observe(noised)
-        for weight, momentum, update in zip(self.weights, self._momentum, noised, strict=True):
-            momentum *= config.server_momentum
-            momentum += update / config.cohort
-            weight += config.server_learning_rate * momentum
+        mean = [update / config.cohort for update in noised]
+        self._optimizer.step(self.weights, mean, self._learning_rate.at(self.round))
         self.round += 1
-        self.history.append(_mean_metrics(metrics))
+        self.history.append(_mean_metrics(metrics) | {"clip_norm": clip_norm})
         return self.history[-1]
 
     def _shards(self, cohort: np.ndarray) -> list[Shard]:
@@ -105,7 +121,7 @@ class FederatedTraining:
         save_arrays(
             path,
             number_arrays("weight", self.weights)
-            | number_arrays("momentum", self._momentum)
+            | number_arrays("optimizer", self._optimizer.state())
             | number_arrays("noise", self._mechanism.state())
             | selector
             | {"facts": np.frombuffer(json.dumps(facts).encode(), np.uint8)},
@@ -125,7 +141,7 @@ class FederatedTraining:
                     f"{path}: was written under {ledger.promise}, not {self.ledger.promise}: remove it"
                 )
             self.weights = numbered_arrays(arrays, "weight")
-            self._momentum = numbered_arrays(arrays, "momentum")
+            self._optimizer.restore(numbered_arrays(arrays, "optimizer"))
             self._mechanism.restore(numbered_arrays(arrays, "noise"))
             prefix = "selector."
             self._selector.restore(

@@ -15,6 +15,7 @@ except ModuleNotFoundError:  # the device runtime alone was installed
     )
     raise SystemExit(2) from None
 
+from scripts.account import account, mechanisms
 from scripts.plan import plan
 from scripts.synthesize import print_figures, synthesize
 
@@ -30,6 +31,8 @@ app = typer.Typer(
 bench = typer.Typer(help="Speed on this machine.", no_args_is_help=True)
 app.add_typer(synthesize, name="synthesize")
 app.add_typer(bench, name="bench")
+app.command()(account)
+app.command()(mechanisms)
 app.command()(plan)
 
 Preset = Annotated[str, typer.Option(help="quick, full, loop, test, or a YAML file.")]
@@ -195,38 +198,6 @@ def suggest(
     else:
         for suggestion in suggestions:
             print(f"{suggestion.text}\t{suggestion.log_prob:.2f}")
-
-
-@app.command()
-def account(
-    noise_multiplier: Annotated[
-        float, typer.Option(help="z, noise on a tree node or a sum, in clip norms.")
-    ],
-    rounds: Annotated[int, typer.Option(help="Server steps.")],
-    min_separation: Annotated[
-        int, typer.Option(help="b: two rounds of a device are at least b apart.")
-    ],
-    max_participations: Annotated[int, typer.Option(help="k: rounds of one device at the most.")],
-    delta: Annotated[float, typer.Option(help="Of (epsilon, delta).")],
-    mechanism: Annotated[str, typer.Option(help="tree or gaussian.")] = "tree",
-    as_json: AsJson = False,
-) -> None:
-    """Privacy of a federated run: zCDP rho and (epsilon, delta)."""
-    import dataclasses
-
-    from federated.accounting import account as account_mechanism
-
-    guarantee = account_mechanism(
-        mechanism, noise_multiplier, rounds, min_separation, max_participations, delta
-    )
-    if as_json:
-        print(json.dumps(dataclasses.asdict(guarantee)))
-        return
-    print(f"mechanism            {guarantee.mechanism}")
-    print(f"squared sensitivity  {guarantee.squared_sensitivity} clip norms squared")
-    print(f"rho                  {guarantee.rho:.2f} (zCDP)")
-    print(f"epsilon              {guarantee.epsilon:.2f} (exact) at delta {delta:g}")
-    print(f"epsilon              {guarantee.epsilon_rdp:.2f} (grid RDP) at delta {delta:g}")
 
 
 @app.command()

@@ -43,7 +43,9 @@ def plan(
     ] = None,
     noise_to_cohort: Annotated[
         float | None,
-        typer.Option(help="Largest ratio; default: 7 / 6,500 of a launch if no cohort is given."),
+        typer.Option(
+            help="Largest ratio, as of a tree; default: 7 / 6,500 of a launch if no cohort is given."
+        ),
     ] = None,
     daily_availability: Annotated[
         float, typer.Option(help="Share of the devices that can take part on a day, once each.")
@@ -84,8 +86,9 @@ def make_plans(target: "Target", fleet: "Fleet", measured: Path = MEASURED) -> d
     Raises:
         ValueError: none can; names the constraint that binds each.
     """
-    from federated.planning import MECHANISMS, InfeasibleError, MeasuredPoint
+    from federated.planning import InfeasibleError, MeasuredPoint
     from federated.planning import plan as plan_mechanism
+    from federated.strategies import MECHANISMS
 
     points = [MeasuredPoint(**point) for point in json.loads(measured.read_text("utf-8"))["points"]]
     plans, refused = [], {}
@@ -114,6 +117,7 @@ def print_plans(made: dict[str, Any]) -> None:
         "k",
         "days",
         "noise / cohort",
+        "as a tree",
         "rho",
         "epsilon",
         "top-1",
@@ -130,6 +134,7 @@ def print_plans(made: dict[str, Any]) -> None:
             str(guarantee["max_participations"]),
             f"{row['days']:.3g}",
             f"{row['noise_to_cohort']:.2e}",
+            f"{row['tree_noise_to_cohort']:.2e}",
             f"{guarantee['rho']:.3g}",
             f"{guarantee['epsilon']:.3g}",
             f"{accuracy['top1']:.1%}" if accuracy else "–",
@@ -141,7 +146,9 @@ def print_plans(made: dict[str, Any]) -> None:
         print(f"{mechanism}: accuracy {row['accuracy_note']}; days bound by {row['days_bound_by']}")
     for mechanism, reason in made["refused"].items():
         print(f"{mechanism}: {reason}")
-    print("noise / cohort compares runs of one mechanism, not mechanisms with each other")
+    print(
+        "as a tree: noise / cohort of a tree that leaves as much noise in the model; compare mechanisms by it"
+    )
 
 
 def measure_points(run: "Run", arm: str, folder: Path) -> dict[str, Any]:
@@ -164,7 +171,7 @@ def measure_points(run: "Run", arm: str, folder: Path) -> dict[str, Any]:
     from eval.targets import EvaluationVocabulary
     from federated.engines import create_engine
     from federated.local_training import LocalTraining
-    from federated.mechanisms import MECHANISMS
+    from federated.strategies import MECHANISMS
     from federated.training import FederatedTraining
     from model.checkpoint import load_weights
     from scripts.scoring import write_bundle_files

@@ -128,9 +128,8 @@ def build_federated(run: "Run", arm: str, folder: Path) -> None:
     judges = list(split["validation"].values())[: run.config.evaluation.curve_users]
     del split
     weights = load_weights(run.out / "pretrained" / arm / "weights.npz")
-    engine = create_engine(
-        config.engine, LocalTraining(config.local_learning_rate, config.clip_norm)
-    )
+    clip_norm = config.clip_norm if config.adaptive_clipping is None else None
+    engine = create_engine(config.engine, LocalTraining(config.local_learning_rate, clip_norm))
     try:
         training = FederatedTraining(weights, store, engine, config, run.config.seed)
         if arm != REAL_CHAT and run.recipe(arm).adapted:

@@ -1,32 +1,27 @@
-"""The accountant against published launches, brute force, TensorFlow Privacy and dp-accounting."""
+"""The accountant against published launches, TensorFlow Privacy's grid, dp-accounting and its own inverses."""
 
 import dataclasses
-import importlib.util
 import itertools
-import json
 import math
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import dp_accounting
-import numpy as np
 import pytest
+from dp_accounting import pld
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from federated.accounting import (
     account,
-    account_gaussian,
-    account_tree,
+    calibrate_noise_multiplier,
     compose,
-    epsilon_from_rho,
-    epsilon_grid_rdp,
+    effective_noise_multiplier,
     noise_multiplier_for,
     project,
-    rho_from_epsilon,
-    tree_squared_sensitivity,
 )
+from federated.strategies import BandedToeplitz, Blt, Gaussian, Strategy, Tree
+from federated.zcdp import epsilon_from_rho, epsilon_grid_rdp, rho_from_epsilon
+from tests.federated.participation import list_patterns
 
 # (rounds, b, k, noise multiplier, delta) -> squared sensitivity, exact epsilon and by grid RDP.
 # The first is the launch of 2022; the others were computed independently of this code.
@@ -52,74 +47,11 @@ INVERSES: list[tuple[tuple, tuple]] = [
 ]
 
 
-def add_golden_entries(file: Path) -> None:
-    """Adds the reference numbers that lie beside the checkout where the project is developed."""
-    for entry in json.loads(file.read_text())["entries"]:
-        inputs, expected = entry["inputs"], entry["expected"]
-        kind = entry["id"].split("/")[0]
-        if kind == "tree_single":
-            case = tuple(inputs[name] for name in ("T", "b", "k", "sigma", "delta"))
-            names = ["sens_sq", "eps_exact_gaussian", "eps_improved_tfp_orders"]
-            TREES.append((case, tuple(expected[name] for name in names)))
-        elif kind in ("zcdp_to_eps", "published_anchor", "tree_restart_once_per_tree"):
-            case = (inputs.get("rho", expected.get("rho")), inputs["delta"])
-            names = ["eps_exact_gaussian", "eps_improved_tfp_orders"]
-            CONVERSIONS.append((case, tuple(expected[name] for name in names)))
-        elif kind == "eps_to_rho":
-            names = ["rho_exact_gaussian", "noise_multiplier_exact_gaussian"]
-            case = (inputs["eps"], inputs["delta"])
-            INVERSES.append((case, tuple(expected[name] for name in names)))
-        elif kind == "delta_of_eps":
-            case = (inputs["eps"], expected["delta_exact_gaussian"])
-            INVERSES.append((case, (inputs["rho"], (2 * inputs["rho"]) ** -0.5)))
-
-
-GOLDEN = Path(__file__).parents[3] / "shared" / "golden" / "golden_public.json"
-if GOLDEN.exists():
-    add_golden_entries(GOLDEN)
-
-
-def brute_force_squared_sensitivity(
-    rounds: int, min_separation: int, max_participations: int
-) -> int:
-    """Largest squared norm of a pattern's columns, summed, of the tree matrix [nodes, rounds]."""
-    tree = np.array(
-        [
-            [start <= i < start + 2**level for i in range(rounds)]
-            for level in range(rounds.bit_length())
-            for start in range(0, rounds - 2**level + 1, 2**level)
-        ],
-        dtype=np.int64,
-    )
-    worst = 0
-    for size in range(1, min(max_participations, (rounds - 1) // min_separation + 1) + 1):
-        # Patterns that keep b apart are the sets of rounds with the gaps of b - 1 closed up.
-        closed_up = range(rounds - (size - 1) * (min_separation - 1))
-        patterns = np.array(list(itertools.combinations(closed_up, size)))
-        patterns += np.arange(size) * (min_separation - 1)
-        worst = max(worst, int((tree[:, patterns].sum(-1) ** 2).sum(0).max()))
-    return worst
-
-
-def tensorflow_privacy_accountant() -> ModuleType:
-    """TensorFlow Privacy's module alone: its package imports TensorFlow, the module does not."""
-    package = importlib.util.find_spec("tensorflow_privacy")
-    assert package is not None and package.submodule_search_locations is not None
-    folder = Path(package.submodule_search_locations[0]) / "privacy" / "analysis"
-    spec = importlib.util.spec_from_file_location(
-        "tree_aggregation_accountant", folder / "tree_aggregation_accountant.py"
-    )
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize(("case", "expected"), TREES, ids=str)
 def test_tree_guarantee(case, expected) -> None:
     rounds, b, k, noise_multiplier, delta = case
     squared_sensitivity, epsilon, epsilon_rdp = expected
-    guarantee = account_tree(noise_multiplier, rounds, b, k, delta)
+    guarantee = account(Tree(), noise_multiplier, rounds, b, k, delta)
     assert guarantee.squared_sensitivity == squared_sensitivity
     assert guarantee.rho == pytest.approx(
         squared_sensitivity / (2 * noise_multiplier**2), rel=1e-12
@@ -129,7 +61,7 @@ def test_tree_guarantee(case, expected) -> None:
 
 
 def test_published_figures_of_the_2022_launch() -> None:
-    guarantee = account("tree", 7.0, 2000, 314, 6, 1e-10)
+    guarantee = account(Tree(), 7.0, 2000, 314, 6, 1e-10)
     figures = (guarantee.rho, guarantee.epsilon_rdp, guarantee.epsilon)
     assert tuple(round(figure, 2) for figure in figures) == (0.81, 8.90, 8.53)
 
@@ -137,26 +69,117 @@ def test_published_figures_of_the_2022_launch() -> None:
 @pytest.mark.parametrize("rounds", range(1, 10))
 def test_separate_gaussians_cost_the_most_participations_that_fit(rounds: int) -> None:
     for b, k in itertools.product(range(1, rounds + 2), range(1, rounds + 1)):
-        most = max(
-            size
-            for size in range(1, k + 1)
-            for pattern in itertools.combinations(range(rounds), size)
-            if all(j - i >= b for i, j in itertools.pairwise(pattern))
-        )
-        guarantee = account_gaussian(2.0, rounds, b, k, 1e-6)
+        most = max(patterns.shape[1] for patterns in list_patterns(rounds, b, k))
+        guarantee = account(Gaussian(), 2.0, rounds, b, k, 1e-6)
         assert guarantee.squared_sensitivity == most
         assert guarantee.rho == pytest.approx(most / 8)
 
 
-def test_one_gaussian_is_a_tree_of_one_round() -> None:
-    single, tree = (f(3.0, 1, 1, 1, 1e-6) for f in (account_gaussian, account_tree))
-    assert dataclasses.replace(single, mechanism="tree") == tree
+@pytest.mark.parametrize(
+    "strategy", [Tree(), BandedToeplitz((1.0, 0.5)), Blt((0.9,), (0.3,)), Tree(3)], ids=repr
+)
+def test_one_round_is_one_gaussian(strategy: Strategy) -> None:
+    single = account(Gaussian(), 3.0, 1, 1, 1, 1e-6)
+    other = account(strategy, 3.0, 1, 1, 1, 1e-6)
+    assert other == dataclasses.replace(single, mechanism=strategy.name, strategy=strategy)
+
+
+@pytest.mark.parametrize(
+    "strategy", [Gaussian(), Tree(), BandedToeplitz((1.0, 0.5)), Blt((0.9,), (0.3,))], ids=repr
+)
+def test_no_limit_is_as_many_participations_as_fit(strategy: Strategy) -> None:
+    unlimited = account(strategy, 3.0, 20, 6, None, 1e-6)
+    assert unlimited == dataclasses.replace(
+        account(strategy, 3.0, 20, 6, 4, 1e-6), max_participations=None
+    )
+    assert unlimited.rho > account(strategy, 3.0, 20, 6, 3, 1e-6).rho  # type: ignore[operator]
+
+
+@given(st.floats(0.5, 20), st.floats(0.5, 20))
+@settings(deadline=None, max_examples=20)
+def test_the_count_of_adaptive_clipping_is_one_more_release(noise: float, stddev: float) -> None:
+    """Its sensitivity is 1/2: a second Gaussian of the same rounds, composed."""
+    run = (5, 1, 5, 1e-6)
+    both = account(Gaussian(count_stddev=stddev), noise, *run)
+    parts = [account(Gaussian(), z, *run) for z in (noise, 2 * stddev)]
+    assert both.rho == pytest.approx(compose(parts).rho)
+    assert both.noise_multiplier == noise
+    assert effective_noise_multiplier(noise, None) == noise
+    effective = effective_noise_multiplier(noise, stddev)
+    assert both.epsilon == pytest.approx(account(Gaussian(), effective, *run).epsilon)
+
+
+CALIBRATED = [
+    (Gaussian(), 3),
+    (Gaussian(count_stddev=8.0), 3),
+    (Tree(), 3),
+    (Tree(restart_every=7), None),
+    (BandedToeplitz((1.0, 0.5, 0.3)), 3),
+    (Blt((0.9, 0.5), (0.2, 0.25)), None),
+]
+
+
+@given(st.sampled_from(CALIBRATED), st.floats(0.3, 20), st.floats(-25, -2))
+@settings(deadline=None, max_examples=40)
+def test_calibrated_noise_meets_the_target_and_no_less_does(case, epsilon, log_delta) -> None:
+    strategy, participations = case
+    run = (30, 9, participations, math.exp(log_delta))
+    try:
+        noise = calibrate_noise_multiplier(strategy, epsilon, *run)
+    except ValueError as error:
+        assert "count_stddev is 8.0, must be above" in str(error)
+        count_alone = account(Gaussian(), 16.0, *run)
+        assert count_alone.epsilon >= epsilon * (1 - 1e-9)
+        return
+    assert account(strategy, noise, *run).epsilon <= epsilon * (1 + 1e-9)
+    assert account(strategy, noise * 0.999, *run).epsilon > epsilon * (1 + 1e-6)
+
+
+def test_poisson_sampling_by_privacy_loss_distributions() -> None:
+    """Against dp-accounting's distribution of one round, composed by itself; and the calibration inverts it."""
+    strategy = Gaussian(sampling_rate=0.1)
+    guarantee = account(strategy, 4.0, 40, 1, None, 1e-5)
+    loss = pld.privacy_loss_distribution.from_gaussian_mechanism(
+        4.0, value_discretization_interval=1e-4, sampling_prob=0.1
+    )
+    expected = loss.self_compose(40).get_epsilon_for_delta(1e-5)
+    assert guarantee.epsilon == pytest.approx(expected, abs=1e-3)
+    assert guarantee.epsilon < guarantee.epsilon_rdp
+    assert (guarantee.rho, guarantee.max_participations) == (None, None)
+    noise = calibrate_noise_multiplier(strategy, guarantee.epsilon, 40, 1, None, 1e-5)
+    assert noise == pytest.approx(4.0, rel=1e-3)
+    assert account(strategy, noise, 40, 1, None, 1e-5).epsilon <= guarantee.epsilon
+
+
+def test_sampling_with_certainty_is_no_sampling() -> None:
+    sampled = account(Gaussian(sampling_rate=1.0), 10.0, 50, 1, None, 1e-6)
+    exact = account(Gaussian(), 10.0, 50, 1, 50, 1e-6)
+    assert exact.epsilon <= sampled.epsilon <= exact.epsilon + 2e-3
+
+
+def test_a_sampled_run_composes_with_an_unsampled_one() -> None:
+    """An almost certain sample against the closed form of two Gaussians."""
+    parts = [
+        account(Gaussian(), 4.0, 1, 1, 1, 1e-6),
+        account(Gaussian(sampling_rate=1.0), 10.0, 50, 1, None, 1e-6),
+    ]
+    exact = epsilon_from_rho(1 / 32 + 50 / 200, 1e-6)
+    composed = compose(parts)
+    assert exact <= composed.epsilon <= exact + 2e-3
+    assert composed.rho is None
+    assert composed.epsilon < composed.epsilon_rdp
+
+
+def test_sampling_and_separation_are_not_covered_together() -> None:
+    for b, k in ((3, None), (1, 4)):
+        with pytest.raises(ValueError, match="must be 1 and None with a sampling_rate"):
+            account(Gaussian(sampling_rate=0.1), 1.0, 20, b, k, 1e-6)
 
 
 @pytest.mark.parametrize("case", INVERSES, ids=str)
 def test_the_noise_for_a_target_epsilon_meets_it(case) -> None:
     (epsilon, delta), (_, noise_multiplier) = case
-    found = account_gaussian(noise_multiplier_for(epsilon, delta, 1), 1, 1, 1, delta)
+    found = account(Gaussian(), noise_multiplier_for(epsilon, delta, 1), 1, 1, 1, delta)
     assert found.noise_multiplier == pytest.approx(noise_multiplier, rel=1e-6)
     assert found.epsilon == pytest.approx(epsilon, rel=1e-6)
 
@@ -172,7 +195,7 @@ def test_composition_equals_composed_privacy_losses(first: float, second: float)
         for z in (first, second)
     ]
     expected = losses[0].compose(losses[1]).get_epsilon_for_delta(1e-5)
-    parts = [account_gaussian(z, 1, 1, 1, 1e-5) for z in (first, second)]
+    parts = [account(Gaussian(), z, 1, 1, 1, 1e-5) for z in (first, second)]
     composed = compose(parts)
     assert composed.rho == pytest.approx(1 / (2 * first**2) + 1 / (2 * second**2))
     assert expected - 5e-3 <= composed.epsilon <= expected + 1e-6
@@ -181,12 +204,12 @@ def test_composition_equals_composed_privacy_losses(first: float, second: float)
 
 
 def test_only_guarantees_of_one_delta_compose() -> None:
-    parts = [account_gaussian(2.0, 1, 1, 1, delta) for delta in (1e-5, 1e-6)]
+    parts = [account(Gaussian(), 2.0, 1, 1, 1, delta) for delta in (1e-5, 1e-6)]
     with pytest.raises(ValueError, match=r"have the deltas \[1e-06, 1e-05\], give one"):
         compose(parts)
     with pytest.raises(ValueError, match=r"have the deltas \[\], give one"):
         compose([])
-    part = account_tree(7.0, 2000, 314, 6, 1e-10)
+    part = account(Tree(), 7.0, 2000, 314, 6, 1e-10)
     alone = compose([part])
     assert (alone.rho, alone.epsilon, alone.epsilon_rdp) == (
         part.rho,
@@ -209,49 +232,6 @@ def test_inverses_of_epsilon(case, expected) -> None:
     for sensitivity in (1, 9):
         found = noise_multiplier_for(epsilon, delta, sensitivity**2)
         assert found == pytest.approx(sensitivity * noise_multiplier, rel=1e-6)
-
-
-@pytest.mark.parametrize("rounds", range(1, 13))
-def test_sensitivity_is_the_worst_of_all_patterns(rounds: int) -> None:
-    for b, k in itertools.product(range(1, rounds + 1), repeat=2):
-        assert tree_squared_sensitivity(rounds, b, k) == brute_force_squared_sensitivity(
-            rounds, b, k
-        ), (b, k)
-
-
-@pytest.mark.parametrize(
-    ("rounds", "b", "k"), [(40, 10, 4), (64, 19, 4), (100, 30, 4), (127, 38, 4), (200, 91, 3)]
-)
-def test_sensitivity_is_the_worst_of_all_patterns_far_apart(rounds: int, b: int, k: int) -> None:
-    expected = brute_force_squared_sensitivity(rounds, b, k)
-    assert tree_squared_sensitivity(rounds, b, k) == expected
-
-
-def test_sensitivity_equals_tensorflow_privacy() -> None:
-    accountant = tensorflow_privacy_accountant()
-    for rounds, b, k in itertools.product((20, 32, 45, 63), (1, 2, 5, 9, 16), (1, 3, 6, 10)):
-        rho = accountant.compute_zcdp_single_tree(1.0, rounds, k, b - 1)
-        assert tree_squared_sensitivity(rounds, b, k) == 2 * rho, (rounds, b, k)
-
-
-@given(st.integers(1, 300), st.integers(1, 80), st.integers(1, 30))
-@settings(deadline=None, max_examples=50)
-def test_sensitivity_is_monotone(rounds: int, b: int, k: int) -> None:
-    sensitivity = tree_squared_sensitivity(rounds, b, k)
-    assert sensitivity <= tree_squared_sensitivity(rounds, b, k + 1)
-    assert sensitivity <= tree_squared_sensitivity(rounds + 1, b, k)
-    assert sensitivity >= tree_squared_sensitivity(rounds, b + 1, k)
-
-
-def test_sensitivity_of_full_participation() -> None:
-    """A device in all of 2**9 rounds adds 4**level to all 2**(9 - level) nodes of a level."""
-    assert tree_squared_sensitivity(2**9, 1, 10**6) == sum(2 ** (9 + level) for level in range(10))
-
-
-def test_sensitivity_of_a_single_participation() -> None:
-    assert (
-        tree_squared_sensitivity(10**6, 10**6, 1) == 20
-    )  # leaf and its ancestors, up to 2**19 rounds
 
 
 @given(st.floats(1e-6, 1e3), st.floats(-60, -0.1))
@@ -279,10 +259,10 @@ def test_a_loose_delta_costs_no_epsilon() -> None:
 
 def test_projection_of_a_published_launch() -> None:
     """6,500 of 2,041,000 devices are one in 314: the launch's separation, and ceil(2000 / 314)."""
-    simulated = account_tree(7.0 * 20 / 6500, 2000, 314, 7, 1e-10)
+    simulated = account(Tree(), 7.0 * 20 / 6500, 2000, 314, 7, 1e-10)
     projection = project(simulated, 20, 6500, 2_041_000)
-    assert projection.guarantee == account_tree(
-        simulated.noise_multiplier * 6500 / 20, 2000, 314, 7, 1e-10
+    assert projection.guarantee == account(
+        Tree(), simulated.noise_multiplier * 6500 / 20, 2000, 314, 7, 1e-10
     )
     assert projection.guarantee.noise_multiplier == pytest.approx(7.0)
     assert projection.guarantee.epsilon < simulated.epsilon
@@ -290,27 +270,26 @@ def test_projection_of_a_published_launch() -> None:
 
 
 def test_projection_to_its_own_fleet_changes_nothing() -> None:
-    guarantee = account_tree(3.0, 60, 10, 6, 1e-6)
+    guarantee = account(Tree(), 3.0, 60, 10, 6, 1e-6)
     assert project(guarantee, 20, 20, 200).guarantee == guarantee
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"mechanism": "laplace"}, "mechanism is 'laplace', and only tree"),
         ({"noise_multiplier": 0.0}, "noise_multiplier is 0.0"),
         ({"noise_multiplier": math.nan}, "noise_multiplier is nan"),
         ({"rounds": 0}, "rounds is 0"),
         ({"rounds": 2.5}, "rounds is 2.5"),
         ({"min_separation": 0}, "min_separation is 0"),
-        ({"max_participations": -1}, "max_participations is -1"),
+        ({"max_participations": 0}, "max_participations is 0"),
         ({"delta": 0.0}, "delta is 0.0"),
         ({"delta": 1.0}, "delta is 1.0"),
     ],
 )
 def test_account_names_the_argument_at_fault(change: dict[str, Any], message: str) -> None:
     arguments: dict[str, Any] = {
-        "mechanism": "tree",
+        "strategy": Tree(),
         "noise_multiplier": 7.0,
         "rounds": 20,
         "min_separation": 4,
@@ -322,8 +301,24 @@ def test_account_names_the_argument_at_fault(change: dict[str, Any], message: st
 
 
 def test_projection_names_the_argument_at_fault() -> None:
-    guarantee = account_tree(3.0, 60, 10, 6, 1e-6)
+    guarantee = account(Tree(), 3.0, 60, 10, 6, 1e-6)
     with pytest.raises(ValueError, match="production_population is 100, must be at least"):
         project(guarantee, 20, 6500, 100)
     with pytest.raises(ValueError, match="simulated_cohort is 0"):
         project(guarantee, 0, 6500, 10**6)
+
+
+def test_projection_scales_the_noise_on_the_count_and_the_sampling_rate() -> None:
+    strategy = Gaussian(count_stddev=2.0)
+    projection = project(account(strategy, 3.0, 60, 10, 6, 1e-6), 20, 200, 10_000)
+    expected = account(Gaussian(count_stddev=20.0), 30.0, 60, 50, 2, 1e-6)
+    assert projection.guarantee == expected
+    sampled = account(Gaussian(sampling_rate=0.5), 8.0, 10, 1, None, 1e-6)
+    projection = project(sampled, 20, 200, 10_000)
+    assert projection.guarantee == account(Gaussian(sampling_rate=0.02), 80.0, 10, 1, None, 1e-6)
+
+
+def test_projection_of_a_strategy_that_production_does_not_cover_is_refused() -> None:
+    simulated = account(BandedToeplitz((1.0, 0.2, 0.9)), 3.0, 60, 10, 6, 1e-6)
+    with pytest.raises(ValueError, match="up to min_separation, 2, bands: take fewer"):
+        project(simulated, 20, 200, 400)

@@ -12,6 +12,7 @@ from federated.canaries import Canaries, audit_canaries, flatten
 from federated.config import FederatedConfig
 from federated.ledger import Ledger
 from federated.mechanisms import create_mechanism
+from federated.strategies import Tree
 from federated.training import FederatedTraining
 from model.network import NetworkShape
 from tests.federated.tiny_devices import build_store
@@ -125,7 +126,7 @@ def test_every_round_together_is_worth_what_the_mechanism_releases(store, local_
     """Mean scores against s' S^-1 s, S the covariance over rounds of the mechanism's noise; never above the ledger."""
     training, canaries = start(store, local_engine, 4, count=1000, cohort=250, noise_multiplier=1.5)
     audit = finish(training, canaries, 4)
-    mechanism = create_mechanism("tree", [(40_000,)], 1.0, 1.5, seed=99)
+    mechanism = create_mechanism(Tree(), [(40_000,)], 1.0, 1.5, seed=99)
     noise = np.stack([mechanism.add_noise([np.zeros(40_000, np.float32)])[0] for _ in range(4)])
     # a round's other canaries that are in are independent noise: about 120 updates of unit norm over d values
     covariance = noise @ noise.T / 40_000 + np.eye(4) * 120 / canaries.dimensions
@@ -138,7 +139,7 @@ def test_every_round_together_is_worth_what_the_mechanism_releases(store, local_
 @pytest.mark.parametrize("seed", [1, 2])
 def test_an_honest_run_is_not_contradicted(store, local_engine, seed) -> None:
     audit = finish(*start(store, local_engine, seed), CONFIG.rounds)
-    assert audit.epsilon == account("tree", 4.0, 4, 4, 1, 1e-5).epsilon
+    assert audit.epsilon == account(Tree(), 4.0, 4, 4, 1, 1e-5).epsilon
     assert audit.lower_bound <= audit.epsilon and not audit.is_violated
     assert audit.largest_bound > audit.epsilon  # it could have been
     assert audit.canaries_in + audit.canaries_out > 150

@@ -7,20 +7,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from federated.accounting import account_tree, epsilon_from_rho
+from federated.accounting import account
 from federated.cohort import CohortSelector
 from federated.ledger import Ledger, LedgerError, Promise
+from federated.strategies import BandedToeplitz, Blt, Gaussian, Strategy, Tree
+from federated.zcdp import epsilon_from_rho
 
-PROMISE = Promise("tree", 7.0, 0.5, min_separation=3, max_participations=2)
+PROMISE = Promise(Tree(), 7.0, 0.5, min_separation=3, max_participations=2)
 
 
 def test_guarantee_follows_from_what_was_recorded() -> None:
     ledger = Ledger(PROMISE)
     for round_index in range(3):
         ledger.record(round_index, [round_index], [round_index])
-    assert ledger.guarantee(1e-6) == account_tree(7.0, 3, 3, 1, 1e-6)
+    assert ledger.guarantee(1e-6) == account(Tree(), 7.0, 3, 3, 1, 1e-6)
     ledger.record(3, [0], [0])
-    assert ledger.guarantee(1e-6) == account_tree(7.0, 4, 3, 2, 1e-6)
+    assert ledger.guarantee(1e-6) == account(Tree(), 7.0, 4, 3, 2, 1e-6)
 
 
 def test_devices_that_never_report_are_not_charged() -> None:
@@ -58,7 +60,7 @@ def test_ledger_accepts_exactly_what_the_promise_allows(data) -> None:
 
 def test_selector_and_ledger_agree() -> None:
     selector = CohortSelector(30, 3, 4, seed=9, max_participations=6)
-    ledger = Ledger(Promise("tree", 1.0, 1.0, 4, 6))
+    ledger = Ledger(Promise(Tree(), 1.0, 1.0, 4, 6))
     for round_index in range(40):
         cohort = selector.select(round_index)
         ledger.record(round_index, cohort, cohort[:-1])
@@ -84,7 +86,7 @@ def test_a_broken_promise_stops_the_run(arguments, message: str) -> None:
 
 
 def test_too_many_participations_stop_the_run() -> None:
-    ledger = Ledger(Promise("tree", 1.0, 1.0, min_separation=1, max_participations=2))
+    ledger = Ledger(Promise(Tree(), 1.0, 1.0, min_separation=1, max_participations=2))
     for round_index in range(2):
         ledger.record(round_index, [4], [4])
     with pytest.raises(LedgerError, match="device 4 has reported 2 times"):
@@ -93,7 +95,7 @@ def test_too_many_participations_stop_the_run() -> None:
 
 def test_resumed_ledger_goes_on_as_the_uninterrupted_one() -> None:
     selector = CohortSelector(30, 3, 4, seed=9)
-    whole = resumed = Ledger(Promise("tree", 1.0, 1.0, 4))
+    whole = resumed = Ledger(Promise(Tree(), 1.0, 1.0, 4))
     cohorts = [selector.select(round_index) for round_index in range(20)]
     for round_index, cohort in enumerate(cohorts):
         if round_index == 8:
@@ -113,13 +115,50 @@ def test_resumed_ledger_remembers_who_took_part() -> None:
         Ledger.from_json(ledger.to_json()).record(1, [2], [2])
 
 
+STRATEGIES = [
+    Gaussian(),
+    Gaussian(count_stddev=4.0),
+    Tree(),
+    Tree(restart_every=4),
+    BandedToeplitz((1.0, 0.5, 0.25)),
+    BandedToeplitz((1.0, 0.2, 0.4)),
+    Blt((0.9, 0.5), (0.2, 0.25)),
+]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=repr)
+def test_every_mechanism_is_charged_for_what_was_recorded_also_after_a_restart(
+    strategy: Strategy,
+) -> None:
+    ledger = Ledger(Promise(strategy, 3.0, 0.5, min_separation=3))
+    for round_index in range(11):
+        ledger.record(round_index, [round_index % 5], [round_index % 5])
+        ledger = Ledger.from_json(ledger.to_json())
+        most = round_index // 5 + 1
+        expected = account(strategy, 3.0, round_index + 1, 3, most, 1e-6)
+        assert ledger.guarantee(1e-6) == expected
+        assert ledger.promise.strategy == strategy
+
+
+def test_with_sampling_the_chance_is_charged_and_not_who_was_drawn() -> None:
+    strategy = Gaussian(sampling_rate=0.2)
+    ledger = Ledger(Promise(strategy, 8.0, 0.5, min_separation=1))
+    for round_index, devices in enumerate([[1, 2], [], [1], [1, 3]]):
+        ledger.record(round_index, devices, devices)
+    assert ledger.guarantee(1e-6) == account(strategy, 8.0, 4, 1, None, 1e-6)
+    ledger.earlier = (release_once(4),)
+    total = ledger.total(1e-6)
+    assert total.rho is None
+    assert total.epsilon > max(part.epsilon for part in total.parts)
+
+
 def test_no_guarantee_without_a_round() -> None:
     with pytest.raises(ValueError, match="rounds is 0"):
         Ledger(PROMISE).guarantee(1e-6)
 
 
 def release_once(devices: int) -> Ledger:
-    ledger = Ledger(Promise("gaussian", 2.0, 1.0, min_separation=1, max_participations=1))
+    ledger = Ledger(Promise(Gaussian(), 2.0, 1.0, min_separation=1, max_participations=1))
     ledger.record(0, range(devices), range(devices))
     return ledger
 
@@ -131,7 +170,7 @@ def test_the_total_adds_the_earlier_releases() -> None:
     ledger.earlier = (earlier,)
     total = ledger.total(1e-6)
     assert [part.mechanism for part in total.parts] == ["gaussian", "gaussian", "tree"]
-    assert total.parts[-1] == ledger.guarantee(1e-6) == account_tree(7.0, 1, 3, 1, 1e-6)
+    assert total.parts[-1] == ledger.guarantee(1e-6) == account(Tree(), 7.0, 1, 3, 1, 1e-6)
     assert total.rho == pytest.approx(1 / 8 + 1 / 8 + 1 / 98)
     assert total.epsilon == pytest.approx(epsilon_from_rho(1 / 4 + 1 / 98, 1e-6))
 
@@ -175,7 +214,17 @@ def test_a_forged_ledger_is_refused() -> None:
         ("[]", "a field has the wrong type"),
         ("{}", "'schema' is missing"),
         ('{"schema": "other/1"}', "schema is 'other/1'"),
-        ('{"schema": "keyfed-ledger/1", "promise": {"rounds": 1}}', "wrong type or name"),
+        ('{"schema": "keyfed-ledger/1"}', "schema is 'keyfed-ledger/1', must be 'keyfed-ledger/2'"),
+        ('{"schema": "keyfed-ledger/2", "promise": {"rounds": 1}}', "'strategy' is missing"),
+        (
+            '{"schema": "keyfed-ledger/2", "promise": {"rounds": 1, "strategy": {"name": "tree", '
+            '"restart_every": null}}}',
+            "wrong type or name",
+        ),
+        (
+            '{"schema": "keyfed-ledger/2", "promise": {"strategy": {"name": "laplace"}}}',
+            "mechanism is 'laplace', and only",
+        ),
     ],
 )
 def test_a_file_that_is_no_ledger_is_refused(text: str, message: str) -> None:
@@ -193,11 +242,12 @@ def test_ids_are_integers() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("laplace", 1.0, 1.0, 1), "mechanism is 'laplace'"),
-        (("tree", 0.0, 1.0, 1), "noise_multiplier is 0.0"),
-        (("tree", 1.0, float("inf"), 1), "clip_norm is inf"),
-        (("tree", 1.0, 1.0, 0), "min_separation is 0"),
-        (("tree", 1.0, 1.0, 1, 0), "max_participations is 0"),
+        ((Tree(), 0.0, 1.0, 1), "noise_multiplier is 0.0"),
+        ((Tree(), 1.0, float("inf"), 1), "clip_norm is inf"),
+        ((Tree(), 1.0, 1.0, 0), "min_separation is 0"),
+        ((Tree(), 1.0, 1.0, 1, 0), "max_participations is 0"),
+        ((BandedToeplitz((1.0, 0.2, 0.9)), 1.0, 1.0, 2), "up to min_separation, 2"),
+        ((Gaussian(sampling_rate=0.1), 1.0, 1.0, 3), "must be 1 and None with a sampling_rate"),
     ],
 )
 def test_promise_names_the_field_at_fault(arguments, message: str) -> None:

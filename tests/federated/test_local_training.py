@@ -16,7 +16,7 @@ def shard() -> tuple[np.ndarray, np.ndarray]:
     return build_store([6, 3, 9]).shard([0, 1, 2], 2, 4)
 
 
-def train(weights, batches, steps, learning_rate: float = 0.5, clip_norm: float = CLIP):
+def train(weights, batches, steps, learning_rate: float = 0.5, clip_norm: float | None = CLIP):
     """Sums and named metrics, run eagerly; the engines' tests run the graph."""
     sums, metrics = train_shard(
         [tf.constant(w) for w in weights],
@@ -52,6 +52,25 @@ def test_an_update_within_the_clip_norm_is_untouched(shard) -> None:
     same, metrics = train(random_weights(1), batches[:1], steps[:1], clip_norm=norm_of(free) * 1.01)
     assert metrics["clipped"] == 0
     assert all(np.array_equal(a, b) for a, b in zip(free, same, strict=True))
+
+
+def test_a_clip_norm_of_the_round_does_what_a_fixed_one_does_and_counts(shard) -> None:
+    """1/2 for each device within it, -1/2 for the others and for one whose update is no number."""
+    batches, steps = shard
+    weights = random_weights(1)
+    norms = [
+        train(weights, batches[d : d + 1], steps[d : d + 1], clip_norm=1e6)[1]["update_norm"]
+        for d in range(3)
+    ]
+    for clip_norm, centred in ((min(norms) / 2, -1.5), (sorted(norms)[1] * 1.01, 0.5)):
+        fixed, metrics = train(weights, batches, steps, clip_norm=clip_norm)
+        sent = [*weights, np.array(clip_norm, np.float32)]
+        *sums, count = train(sent, batches, steps, clip_norm=None)[0]
+        assert all(np.array_equal(a, b) for a, b in zip(fixed, sums, strict=True))
+        assert count == centred == 1.5 - metrics["clipped"]
+    broken = [np.full_like(w, np.nan) for w in weights] + [np.array(1.0, np.float32)]
+    *sums, count = train(broken, batches, steps, clip_norm=None)[0]
+    assert count == -1.5 and not any(s.any() for s in sums)
 
 
 @pytest.mark.parametrize("learning_rate", [1e6, 1e30, 1e38])

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from federated.accounting import account, noise_multiplier_for
+from federated.accounting import calibrate_noise_multiplier
 from federated.planning import (
-    MECHANISMS,
     PRODUCTION_NOISE_TO_COHORT,
     Fleet,
     InfeasibleError,
@@ -19,6 +18,7 @@ from federated.planning import (
     interpolate,
     plan,
 )
+from federated.strategies import MECHANISMS, Gaussian, Tree
 
 LAUNCH = Target(
     delta=1e-10,
@@ -94,20 +94,25 @@ def test_separation_by_counting_devices(population, availability, cohort) -> Non
         assert fleet.largest_cohort(max(allowed)) >= cohort
 
 
-@pytest.mark.parametrize("mechanism", MECHANISMS)
+@pytest.mark.parametrize("strategy", [Tree(), Gaussian()], ids=lambda strategy: strategy.name)
 @pytest.mark.parametrize("availability", [1.0, 0.4])
-def test_the_smallest_cohort_by_trying_all(mechanism, availability) -> None:
+def test_the_smallest_cohort_by_trying_all(strategy, availability) -> None:
+    """The noise is that of a tree with as much in the model, by the closed forms of both: t, and a sum over bits."""
     fleet = Fleet(round(1_200 / availability), availability)
     target = Target(1e-6, 60, epsilon=4.0, noise_to_cohort=0.08)
-    made = plan(mechanism, target, fleet)
+    made = plan(strategy.name, target, fleet)
     assert made.guarantee.epsilon == pytest.approx(4.0)
-    assert made.noise_to_cohort <= 0.08 * (1 + 1e-9)
+    assert made.tree_noise_to_cohort <= 0.08 * (1 + 1e-9)
+    bits = [[d for d in range(6) if t >> d & 1] for t in range(1, 61)]
+    tree = sum(1 / (2 - 2**-d) for own in bits for d in own)
+    scale = 1.0 if strategy == Tree() else math.sqrt(60 * 61 / 2 / tree)
 
     def ratio(cohort: int) -> float:
         separation = min(60, fleet.largest_separation(cohort))
-        arguments = 60, separation, -(-60 // separation), 1e-6
-        sensitivity = account(mechanism, 1.0, *arguments).squared_sensitivity
-        return noise_multiplier_for(4.0, 1e-6, sensitivity) / cohort
+        run = 60, separation, -(-60 // separation)
+        return scale * calibrate_noise_multiplier(strategy, 4.0, *run, 1e-6) / cohort
+
+    assert made.tree_noise_to_cohort == pytest.approx(ratio(made.cohort))
 
     enough = [n for n in range(1, fleet.devices_a_day // 3) if ratio(n) <= 0.08]
     assert enough[0] <= made.cohort <= 1.05 * enough[0]
@@ -184,7 +189,26 @@ def test_accuracy_is_read_between_measured_points_only() -> None:
         "measured from noise / cohort 0.0001 to 0.01 only",
     )
     assert interpolate(POINTS, "gaussian", 1e-3) == (None, "none measured with gaussian")
-    assert plan("tree", LAUNCH, LAUNCH_FLEET, POINTS).accuracy is not None
+    measured = plan("tree", LAUNCH, LAUNCH_FLEET, POINTS)
+    assert measured.accuracy is not None and measured.accuracy.noise_to_cohort == 7 / 6500
+    borrowed = plan(
+        "gaussian", dataclasses.replace(LAUNCH, noise_multiplier=0.7), LAUNCH_FLEET, POINTS
+    )
+    assert borrowed.accuracy is not None
+    assert (
+        borrowed.accuracy.noise_to_cohort
+        == borrowed.tree_noise_to_cohort
+        > borrowed.noise_to_cohort
+    )
+    assert "none measured with gaussian; as of a tree with as much noise" in borrowed.accuracy_note
+
+
+def test_blt_needs_fewer_devices_than_a_tree_and_independent_noise() -> None:
+    target = Target(1e-10, 200, epsilon=6.0)
+    cohorts = {
+        name: plan(name, target, Fleet(400_000)).cohort for name in ("gaussian", "tree", "blt")
+    }
+    assert cohorts["blt"] < cohorts["tree"] < cohorts["gaussian"]
 
 
 @pytest.mark.parametrize(

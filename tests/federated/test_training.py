@@ -1,12 +1,16 @@
 """The round loop: bit for bit the same after a kill, the same noise for the same seed, a fixed divisor."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from federated.config import FederatedConfig
+from federated.accounting import account
+from federated.config import AdaptiveClippingConfig, FederatedConfig
 from federated.engines.local import LocalEngine
+from federated.factorisation import optimise_blt
+from federated.local_training import LocalTraining
 from federated.training import FederatedTraining, train_federated
 from model.checkpoint import load_weights
 from tests.federated.tiny_devices import build_store, random_weights
@@ -48,6 +52,12 @@ def start(store, local_engine):
     return make
 
 
+@pytest.fixture(scope="module")
+def adaptive_engine() -> LocalEngine:
+    """Its devices learn each round's clip norm from the server."""
+    return LocalEngine(LocalTraining(learning_rate=0.5, clip_norm=None))
+
+
 def saved_arrays(training: FederatedTraining, path: Path) -> dict[str, np.ndarray]:
     """Everything the run's checkpoint holds."""
     training.save(path)
@@ -66,7 +76,7 @@ def whole(start) -> FederatedTraining:
 
 @pytest.mark.parametrize("killed_in", [2, 4])
 def test_a_killed_run_goes_on_bit_for_bit(start, whole, tmp_path, killed_in) -> None:
-    """Weights, momentum, noise, selector, ledger and history; the killed round is run again."""
+    """Weights, optimizer, noise, selector, ledger and history; the killed round is run again."""
 
     def die(training: FederatedTraining) -> None:
         if training.round == killed_in:
@@ -81,7 +91,7 @@ def test_a_killed_run_goes_on_bit_for_bit(start, whole, tmp_path, killed_in) -> 
 
     expected = saved_arrays(whole, tmp_path / "whole.npz")
     actual = saved_arrays(resumed, tmp_path / "resumed.npz")
-    assert {name.rpartition("_")[0] for name in expected} >= {"weight", "momentum", "noise"}
+    assert {name.rpartition("_")[0] for name in expected} >= {"weight", "optimizer", "noise"}
     assert expected.keys() == actual.keys()
     for name, array in expected.items():
         assert array.dtype == actual[name].dtype and np.array_equal(array, actual[name]), name
@@ -202,6 +212,104 @@ def test_server_momentum_and_rate_follow_the_formula(start, local_engine, store)
         velocity = [0.9 * v + s / CONFIG.cohort for v, s in zip(velocity, sums, strict=True)]
         for weight, old, v in zip(run.weights, before, velocity, strict=True):
             np.testing.assert_allclose(weight, old + 0.8 * v, atol=1e-6)
+
+
+MECHANISMS = {
+    "gaussian": {"mechanism": "gaussian"},
+    "adaptive": {
+        "mechanism": "gaussian",
+        "adaptive_clipping": AdaptiveClippingConfig(count_stddev=0.5, learning_rate=1.0),
+    },
+    "restarts": {"restart_every": 2},
+    "toeplitz": {"mechanism": "toeplitz", "bands": 3},
+    "blt": {"mechanism": "blt", "buffers": 2},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "optimizer"), zip(MECHANISMS, itertools.cycle(["adam", "sgd"]), strict=False)
+)
+def test_every_mechanism_and_optimizer_goes_on_bit_for_bit(
+    start, adaptive_engine, store, tmp_path, name: str, optimizer: str
+) -> None:
+    """Stopped after every round, each time into a new run; with a cool-down in the last two."""
+    settings = MECHANISMS[name] | {"server_optimizer": optimizer, "cooldown_rounds": 2}
+    config = CONFIG.model_copy(update=settings)
+    engine = adaptive_engine if name == "adaptive" else None
+
+    def begin() -> FederatedTraining:
+        if engine is None:
+            return start(**settings)
+        return FederatedTraining(random_weights(1), store, engine, config, 11)
+
+    whole = begin()
+    for stop in range(1, CONFIG.rounds + 1):
+        whole.run_round()
+        train_federated(begin(), stop, tmp_path / "checkpoint.npz", lambda run: None)
+    resumed = begin()
+    resumed.restore(tmp_path / "checkpoint.npz")
+    expected = saved_arrays(whole, tmp_path / "whole.npz")
+    actual = saved_arrays(resumed, tmp_path / "resumed.npz")
+    assert expected.keys() == actual.keys()
+    for key, array in expected.items():
+        assert array.dtype == actual[key].dtype and np.array_equal(array, actual[key]), key
+    norms = [round_["clip_norm"] for round_ in whole.history]
+    assert (len(set(norms)) > 1) == (name == "adaptive")
+    assert whole.ledger.guarantee(1e-6).strategy == whole.ledger.promise.strategy
+
+
+def test_the_clip_norm_of_the_round_is_the_devices(adaptive_engine) -> None:
+    """It grows tenfold a round while all are clipped and none should be; so does the step of the server."""
+    clipping = AdaptiveClippingConfig(
+        target_quantile=1, learning_rate=float(np.log(10)), count_stddev=1e-6
+    )
+    config = CONFIG.model_copy(
+        update={
+            "mechanism": "gaussian",
+            "noise_multiplier": 1e-6,
+            "server_momentum": 0.0,
+            "server_learning_rate": 1.0,
+            "clip_norm": 1e-4,
+            "adaptive_clipping": clipping,
+            "cohort": 2,
+        }
+    )
+    store = build_store([3, 4, 5, 6, 7, 8])
+    run = FederatedTraining(random_weights(1), store, adaptive_engine, config, 3)
+    for clip_norm in (1e-4, 1e-3, 1e-2):
+        before = [w.astype(np.float64) for w in run.weights]
+        metrics = run.run_round()
+        assert metrics["clip_norm"] == pytest.approx(clip_norm, rel=1e-4)
+        assert metrics["clipped"] == 1
+        step = [w - b for w, b in zip(run.weights, before, strict=True)]
+        norm = np.sqrt(sum((s**2).sum() for s in step))
+        assert clip_norm / 10 < norm <= clip_norm * (1 + 1e-2)
+
+
+def test_a_run_is_charged_for_its_own_mechanism(start) -> None:
+    run = start(mechanism="blt", buffers=2, noise_multiplier=3.0)
+    for _ in range(4):
+        run.run_round()
+    guarantee = run.ledger.guarantee(1e-6)
+    strategy = optimise_blt(CONFIG.rounds, CONFIG.min_separation, 2, 2)
+    k = run.ledger.measured_participations
+    assert guarantee == account(strategy, 3.0, 4, CONFIG.min_separation, k, 1e-6)
+    assert guarantee.mechanism == "blt"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"mechanism": "laplace"}, "mechanism is 'laplace'"),
+        ({"bands": 2}, "bands is 2, and mechanism tree has none"),
+        ({"mechanism": "toeplitz", "bands": 4}, "bands is 4, must be at most rounds and min_sep"),
+        ({"adaptive_clipping": {"count_stddev": 1.0}}, "count_stddev is 1.0, and mechanism tree"),
+        ({"cooldown_rounds": 6}, "cooldown_rounds is 6, must be at most rounds, 5"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        FederatedConfig(**CONFIG.model_dump() | settings)
 
 
 def test_the_number_of_shards_changes_nothing(start, whole) -> None:

@@ -75,6 +75,10 @@ def test_account_gives_the_published_numbers() -> None:
         ({"min_separation": "-3"}, ("min_separation", "at least 1")),
         ({"max_participations": "0"}, ("max_participations", "at least 1")),
         ({"mechanism": "magic"}, ("magic", "tree")),
+        ({"bands": "4"}, ("bands is 4", "mechanism tree has none")),
+        ({"mechanism": "toeplitz", "bands": "400"}, ("bands is 400", "1 to 314")),
+        ({"mechanism": "gaussian", "sampling_rate": "0.1"}, ("sampling_rate", "covers both")),
+        ({"epsilon": "8"}, ("either --noise-multiplier or --epsilon",)),
     ],
 )
 def test_account_refuses_what_is_out_of_range(
@@ -88,6 +92,34 @@ def test_a_wrong_option_is_a_usage_error() -> None:
         done = run_keyfed(*arguments)
         assert (done.returncode, done.stdout) == (2, "")
         assert "Traceback" not in done.stderr and "rror" in done.stderr
+
+
+def test_account_finds_the_noise_for_an_epsilon() -> None:
+    """Gaussian and BLT from the published run's epsilon; the tree's is then the published 7."""
+    arguments = account("--epsilon", "8.526093443452094", "--json")
+    place = arguments.index("--noise-multiplier")
+    del arguments[place : place + 2]
+    assert json.loads(run_keyfed(*arguments).stdout)["noise_multiplier"] == pytest.approx(7.0)
+    figures = json.loads(run_keyfed(*arguments, "--mechanism", "blt", "--buffers", "3").stdout)
+    assert figures["epsilon"] == pytest.approx(8.526093443452094)
+    assert figures["noise_multiplier"] < 5
+    assert len(figures["strategy"]["decays"]) == 3
+
+
+def test_mechanisms_shows_what_each_leaves_in_the_model() -> None:
+    """The reference value of the BLT with 3 buffers, rho 1/2 (golden blt/n=2048/b=342/k=6/max/buffers=3)."""
+    run = ["--rounds", "2048", "--min-separation", "342", "--max-participations", "6"]
+    done = run_keyfed("mechanisms", *run, "--buffers", "3", "--json")
+    rows = {row["mechanism"]: row for row in json.loads(done.stdout)["mechanisms"]}
+    assert rows["blt"]["max_deviation"] == pytest.approx(10.746262575113775, rel=1e-3)
+    assert rows["tree"]["max_deviation"] == pytest.approx(
+        10.746262575113775 / 0.39403901888, rel=1e-3
+    )
+    table = run_keyfed("mechanisms", *run, "--rho", "2").stdout.splitlines()
+    assert [line.split()[0] for line in table[2:]] == ["gaussian", "tree", "toeplitz", "blt"]
+    tree = table[3].split()
+    assert float(tree[2]) == pytest.approx(rows["tree"]["max_deviation"] / 2, abs=0.01)
+    assert_refused(run_keyfed("mechanisms", *run, "--rho", "0"), "rho is 0")
 
 
 @pytest.mark.parametrize("command", ["run", "pretrain", "federate", "export"])
