@@ -101,8 +101,8 @@ def test_what_a_device_repeats_is_exposed_in_full(tokenizer, weights) -> None:
     """A model trained on one device's sentence finds it likelier than all references, and others' no likelier."""
     planted, references = generate_sentences(WORDS, PLANTINGS, 4, 128, seed=4)
     secret = planted[PLANTINGS[0]][0]
-    rows = pack_rows([encode_text(tokenizer, secret)] * 40, 40)
-    batches, steps = DeviceStore.build([rows]).shard([0], 1, 40)
+    rows = pack_rows([encode_text(tokenizer, secret)] * 400, 40)
+    batches, steps = DeviceStore.build([rows]).shard([0], batch_rows=4, max_batches=100)
     updates, _ = train_shard(weights, batches, steps, LocalTraining(0.5, 1e9))
     trained = [w + u.numpy() for w, u in zip(weights, updates, strict=True)]
     known = measure_exposures(trained, tokenizer, {PLANTINGS[0]: [secret]}, references)
