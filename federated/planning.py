@@ -19,7 +19,7 @@ from federated.sensitivity import most_participations
 from federated.strategies import Strategy, Tree
 
 PRODUCTION_NOISE_TO_COHORT = 7 / 6500
-"""Of a published launch (Kairouz et al. 2021, arXiv:2103.00039, and DP-FTRL's blog post of 2022)."""
+"""Of the launch of 2022, a tree (Xu et al. 2023, arXiv:2305.18465)."""
 
 _DAY_S = 86_400
 _PARTICIPATIONS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)

@@ -81,7 +81,8 @@ def make_plans(target: "Target", fleet: "Fleet", measured: Path = MEASURED) -> d
     """Every mechanism's plan, or why it has none.
 
     Returns:
-        `plans`, the fields of `federated.planning.Plan` by mechanism, and `refused`, reasons by mechanism.
+        `plans`, a list of the fields of `federated.planning.Plan`; `refused`, reasons by mechanism; `measured`, command
+        and settings of the runs that accuracy comes from, and accuracy without federated learning.
 
     Raises:
         ValueError: none can; names the constraint that binds each.
@@ -90,7 +91,8 @@ def make_plans(target: "Target", fleet: "Fleet", measured: Path = MEASURED) -> d
     from federated.planning import plan as plan_mechanism
     from federated.strategies import MECHANISMS
 
-    points = [MeasuredPoint(**point) for point in json.loads(measured.read_text("utf-8"))["points"]]
+    origin = json.loads(measured.read_text("utf-8"))
+    points = [MeasuredPoint(**point) for point in origin.pop("points")]
     plans, refused = [], {}
     for mechanism in MECHANISMS:
         try:
@@ -100,55 +102,35 @@ def make_plans(target: "Target", fleet: "Fleet", measured: Path = MEASURED) -> d
     if not plans:
         reasons = "; ".join(f"{mechanism}: {reason}" for mechanism, reason in refused.items())
         raise ValueError(f"no mechanism meets the target. {reasons}")
-    return {"plans": plans, "refused": refused}
+    return {"plans": plans, "refused": refused, "measured": origin}
 
 
 def print_plans(made: dict[str, Any]) -> None:
     """A table for people, with what the figures do not say below it."""
-    import rich.console
-    import rich.table
-
-    table = rich.table.Table(title="what meets the target")
-    columns = (
-        "mechanism",
-        "noise",
-        "cohort",
-        "b",
-        "k",
-        "days",
-        "noise / cohort",
-        "as a tree",
-        "rho",
-        "epsilon",
-        "top-1",
+    print(
+        f"{'mechanism':10}{'noise':>7}{'cohort':>9}{'b':>7}{'k':>4}{'days':>8}{'noise/cohort':>14}{'as a tree':>11}"
+        f"{'rho':>9}{'epsilon':>9}{'top-1':>7}"
     )
-    for column in columns:
-        table.add_column(column, justify="left" if column == "mechanism" else "right")
     for row in made["plans"]:
         guarantee, accuracy = row["guarantee"], row["accuracy"]
-        table.add_row(
-            guarantee["mechanism"],
-            f"{guarantee['noise_multiplier']:.3g}",
-            f"{row['cohort']:,}",
-            f"{guarantee['min_separation']:,}",
-            str(guarantee["max_participations"]),
-            f"{row['days']:.3g}",
-            f"{row['noise_to_cohort']:.2e}",
-            f"{row['tree_noise_to_cohort']:.2e}",
-            f"{guarantee['rho']:.3g}",
-            f"{guarantee['epsilon']:.3g}",
-            f"{accuracy['top1']:.1%}" if accuracy else "–",
+        print(
+            f"{guarantee['mechanism']:10}{guarantee['noise_multiplier']:7.3g}{row['cohort']:9,}"
+            f"{guarantee['min_separation']:7,}{guarantee['max_participations']:4}{row['days']:8.3g}"
+            f"{row['noise_to_cohort']:14.2e}{row['tree_noise_to_cohort']:11.2e}{guarantee['rho']:9.3g}"
+            f"{guarantee['epsilon']:9.3g}{accuracy['top1'] if accuracy else float('nan'):7.1%}"
         )
-    console = rich.console.Console()
-    console.print(table)
-    for row in made["plans"]:
-        mechanism = row["guarantee"]["mechanism"]
-        print(f"{mechanism}: accuracy {row['accuracy_note']}; days bound by {row['days_bound_by']}")
     for mechanism, reason in made["refused"].items():
         print(f"{mechanism}: {reason}")
+    for row in made["plans"]:
+        mechanism = row["guarantee"]["mechanism"]
+        print(f"{mechanism}: days bound by {row['days_bound_by']}; top-1 {row['accuracy_note']}")
+    measured = made["measured"]
+    settings = measured["settings"]
     print(
-        "as a tree: noise / cohort of a tree that leaves as much noise in the model; compare mechanisms by it"
+        f"top-1 was measured in simulated runs of {settings['rounds']} rounds of {settings['cohort']} devices, and is"
+        f" {measured['before']['top1']:.1%} without federated learning ({measured['command']})"
     )
+    print("as a tree: noise / cohort of a tree that leaves as much noise in the model")
 
 
 def measure_points(run: "Run", arm: str, folder: Path) -> dict[str, Any]:

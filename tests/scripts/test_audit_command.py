@@ -53,8 +53,11 @@ def test_a_plan_of_the_launch_of_2022() -> None:
     launch += ["--max-participations", 6, "--noise-multiplier", 7, "--json"]
     done = run_keyfed("plan", *map(str, launch))
     assert done.returncode == 0, done.stderr
-    tree = json.loads(done.stdout)["plans"][0]
-    assert tree["guarantee"]["mechanism"] == "tree"
+    made = json.loads(done.stdout)
+    by_mechanism = {row["guarantee"]["mechanism"]: row for row in made["plans"]}
+    assert set(by_mechanism) == {"gaussian", "tree", "toeplitz", "blt"}
+    assert made["measured"]["command"].startswith("keyfed bench noise")
+    tree = by_mechanism["tree"]
     assert tree["guarantee"]["min_separation"] == 314
     assert tree["guarantee"]["rho"] == pytest.approx(0.81, abs=0.005)
     assert tree["guarantee"]["epsilon_rdp"] == pytest.approx(8.90, abs=0.005)
