@@ -113,11 +113,12 @@ def print_plans(made: dict[str, Any]) -> None:
     )
     for row in made["plans"]:
         guarantee, accuracy = row["guarantee"], row["accuracy"]
+        top1 = f"{accuracy['top1']:.1%}" if accuracy else "–"
         print(
             f"{guarantee['mechanism']:10}{guarantee['noise_multiplier']:7.3g}{row['cohort']:9,}"
             f"{guarantee['min_separation']:7,}{guarantee['max_participations']:4}{row['days']:8.3g}"
             f"{row['noise_to_cohort']:14.2e}{row['tree_noise_to_cohort']:11.2e}{guarantee['rho']:9.3g}"
-            f"{guarantee['epsilon']:9.3g}{accuracy['top1'] if accuracy else float('nan'):7.1%}"
+            f"{guarantee['epsilon']:9.3g}{top1:>7}"
         )
     for mechanism, reason in made["refused"].items():
         print(f"{mechanism}: {reason}")
