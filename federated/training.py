@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from federated.canaries import Canaries
 from federated.config import FederatedConfig
 from federated.engines import Engine
 from federated.ledger import Ledger, Promise
@@ -29,6 +30,9 @@ class FederatedTraining:
         ledger: who took part when, and what that costs.
         history: one dict a round: METRICS as means over devices (loss over pieces), clip norm, signal to noise, and
             the figures of Participants.
+
+    Args:
+        canaries: for an audit, more devices after the store's; their coins and observations are not in the checkpoint.
     """
 
     def __init__(
@@ -38,8 +42,12 @@ class FederatedTraining:
         engine: Engine,
         config: FederatedConfig,
         seed: int,
+        canaries: Canaries | None = None,
     ) -> None:
+        if canaries is not None and config.adaptive_clipping is not None:
+            raise ValueError("canaries need a fixed clip norm: leave adaptive_clipping out")
         self._store, self._engine, self._config = store, engine, config
+        self._canaries = canaries
         self.round = 0
         self.weights: Weights = [np.array(w) for w in weights]
         self._optimizer = create_server_optimizer(
@@ -51,8 +59,12 @@ class FederatedTraining:
             config.cooldown_rounds,
             config.cooldown_share,
         )
+        canary_rows = np.ones(0 if canaries is None else len(canaries), np.int64)
         self._participation = Participation(
-            np.diff(store.offsets), config, seed, sum(w.nbytes for w in self.weights)
+            np.concatenate([np.diff(store.offsets), canary_rows]),
+            config,
+            seed,
+            sum(w.nbytes for w in self.weights),
         )
         rounds, min_separation = config.rounds, config.min_separation
         limit = config.max_participations or rounds
@@ -90,10 +102,17 @@ class FederatedTraining:
         config = self._config
         devices = self._participation.gather(self.round)
         clip_norm = self._mechanism.clip_norm
+        reported = devices.reported[devices.reported < len(self._store)]
         sent = [*self.weights, *self._mechanism.broadcast()]
-        sums, metrics = self._train(sent, devices.reported)
-        self.ledger.record(self.round, devices.selected, devices.reported)
+        sums, metrics = self._train(sent, reported)
+        if self._canaries is not None:
+            chosen = devices.reported[len(reported) :] - len(self._store)
+            reported = np.append(reported, chosen[self._canaries.is_in[chosen]] + len(self._store))
+            sums = [s + c for s, c in zip(sums, self._canaries.sum_updates(chosen), strict=True)]
+        self.ledger.record(self.round, devices.selected, reported)
         noised = self._mechanism.add_noise(sums)
+        if self._canaries is not None:
+            self._canaries.observe(noised)
         mean = [update / config.cohort for update in noised]
         self._optimizer.step(self.weights, mean, self._learning_rate.at(self.round))
         self.round += 1

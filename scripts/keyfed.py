@@ -17,6 +17,7 @@ except ModuleNotFoundError:  # the device runtime alone was installed
 
 from scripts.account import account, mechanisms
 from scripts.fleet import fleet
+from scripts.plan import plan
 from scripts.synthesize import print_figures, synthesize
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ app.add_typer(fleet, name="fleet")
 app.add_typer(bench, name="bench")
 app.command()(account)
 app.command()(mechanisms)
+app.command()(plan)
 
 Preset = Annotated[str, typer.Option(help="quick, full, loop, test, or a YAML file.")]
 Out = Annotated[
@@ -201,6 +203,47 @@ def suggest(
 
 
 @app.command()
+def audit(
+    out: Annotated[
+        Path, typer.Option("--run", help="Folder of a run; what it lacks for the audit is made.")
+    ],
+    preset: Preset = "audit",
+    arm: Arm = "synthetic",
+    seeds: Annotated[int, typer.Option(min=1, help="Runs with canaries.")] = 1,
+    canaries: Annotated[int, typer.Option(min=8, help="Added to the devices.")] = 3_000,
+    remove_noise: Annotated[
+        bool, typer.Option(help="Take the noise away behind the ledger's back: it must be noticed.")
+    ] = False,
+    memorisation: Annotated[
+        bool, typer.Option(help="Also exposure of planted sentences after four ways of training.")
+    ] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Canaries in federated runs against their ledgers; exit code 1 if they contradict one."""
+    _run_stage(out, preset, False, lambda run: run.pretrained(_check_arm(arm)))
+    from scripts.audit import audit_runs, measure_memorisation, print_audits, write_memorisation
+    from scripts.config import load_config
+    from scripts.pipeline import Run
+
+    run = Run(out, load_config(preset), preset)
+    figures: dict[str, Any] = {"audits": audit_runs(run, arm, canaries, seeds, remove_noise)}
+    page = None
+    if memorisation:
+        figures["memorisation"] = measure_memorisation(run, arm)
+        page = write_memorisation(figures["memorisation"], out / "audit")
+    print(json.dumps(figures)) if as_json else print_audits(figures, page)
+    violated = [audit for audit in figures["audits"] if audit["violated"]]
+    if violated:
+        worst = max(violated, key=lambda audit: audit["lower_bound"])
+        print(
+            f"keyfed: audit: {len(violated)} of {seeds} runs are less private than their ledgers say: epsilon is at"
+            f" least {worst['lower_bound']:.3g} (seed {worst['seed']}), the ledger's {worst['epsilon']:.3g}",
+            file=sys.stderr,
+        )
+        raise typer.Exit(1)
+
+
+@app.command()
 def study(
     out: Out,
     preset: Preset = "full",
@@ -299,6 +342,19 @@ def bench_typing(as_json: AsJson = False) -> None:
     from synthetic_text.typing_check import measure_words_per_second
 
     print_figures({"words_per_s": measure_words_per_second()}, as_json)
+
+
+@bench.command("noise")
+def bench_noise(out: Out, arm: Arm = "synthetic", preset: Preset = "quick") -> None:
+    """Accuracy after federated runs at several noise / cohort ratios; writes what `keyfed plan` reads."""
+    _run_stage(out, preset, False, lambda run: run.pretrained(_check_arm(arm)))
+    from scripts.config import load_config
+    from scripts.pipeline import Run
+    from scripts.plan import MEASURED, measure_points
+
+    measured = measure_points(Run(out, load_config(preset), preset), arm, out / "noise")
+    MEASURED.write_text(json.dumps(measured, indent=1) + "\n", "utf-8")
+    print(MEASURED)
 
 
 @bench.command("dedup")

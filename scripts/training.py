@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from scripts.progress import show_progress
 if TYPE_CHECKING:
     import numpy as np
 
+    from federated.store import DeviceStore
     from federated.training import FederatedTraining
     from scripts.pipeline import Run
     from scripts.pool_files import TrainingPools
@@ -120,21 +121,12 @@ def build_federated(run: "Run", arm: str, folder: Path) -> None:
     from federated.ledger import Ledger
     from federated.local_training import LocalTraining
     from federated.round_log import RoundLog
-    from federated.store import DeviceStore
     from federated.training import FederatedTraining, train_federated
     from model.checkpoint import load_weights, save_weights
-    from model.rows import encode_text, pack_rows
 
     config = run.config.federated
     split, _ = run.split_population()
-    store = DeviceStore.build(
-        [
-            pack_rows(
-                (encode_text(run.load_tokenizer(), text) for text in messages), config.row_tokens
-            )
-            for messages in split["train"].values()
-        ]
-    )
+    store = build_store(run, split["train"].values())
     judges = list(split["validation"].values())[: run.config.evaluation.curve_users]
     del split
     weights = load_weights(run.out / "pretrained" / arm / "weights.npz")
@@ -184,6 +176,20 @@ def build_federated(run: "Run", arm: str, folder: Path) -> None:
     save_weights(folder / "weights.npz", training.weights)
     (folder / "ledger.json").write_text(training.ledger.to_json(), "utf-8")
     (folder / "checkpoint.npz").unlink(missing_ok=True)
+
+
+def build_store(run: "Run", devices: Iterable[Sequence[str]]) -> "DeviceStore":
+    """Packed rows of devices given by their messages."""
+    from federated.store import DeviceStore
+    from model.rows import encode_text, pack_rows
+
+    tokenizer, length = run.load_tokenizer(), run.config.federated.row_tokens
+    return DeviceStore.build(
+        [
+            pack_rows((encode_text(tokenizer, text) for text in messages), length)
+            for messages in devices
+        ]
+    )
 
 
 def _add_to_curve(

@@ -6,7 +6,7 @@ figures.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
@@ -18,7 +18,12 @@ _CHAR_WIDTH = 6.2  # average advance of the 11 px label font, for keeping labels
 
 
 def draw_bars(
-    name: str, title: str, rows: Sequence[tuple[str, str, Mapping[str, float]]], limit: float
+    name: str,
+    title: str,
+    rows: Sequence[tuple[str, str, Mapping[str, float]]],
+    limit: float,
+    write: Callable[[float], str] = percent,
+    write_range: Callable[[Mapping[str, float]], str] = percent_range,
 ) -> Markup:
     """Horizontal bars with interval whiskers.
 
@@ -26,11 +31,12 @@ def draw_bars(
         name: unique in the page.
         rows: (label, classes, {value, low, high}) from top to bottom.
         limit: right end of the axis, shared by charts that are to be compared.
+        write, write_range: how a figure and its interval are written.
     """
     width, left, right, step = 250, 1, 50, 38
     height = step * len(rows)
     description = "; ".join(
-        f"{label}: {percent(bar['value'])} ({percent_range(bar)})" for label, _, bar in rows
+        f"{label}: {write(bar['value'])} ({write_range(bar)})" for label, _, bar in rows
     )
     svg = _svg(name, title, description, width, height)
     scale = (width - left - right) / limit
@@ -45,9 +51,7 @@ def draw_bars(
         _add(group, "path", class_="whisker", d=_path([(low, middle), (high, middle)]))
         for end in (low, high):
             _add(group, "path", class_="whisker", d=_path([(end, middle - 4), (end, middle + 4)]))
-        _text(
-            group, max(high, left + length) + 6, middle + 4, percent(bar["value"]), class_="value"
-        )
+        _text(group, max(high, left + length) + 6, middle + 4, write(bar["value"]), class_="value")
     return _markup(svg)
 
 

@@ -28,6 +28,16 @@ def percent_range(interval: Any, signed: bool = False) -> str:
     return f"{_fixed(100 * low, 1)}–{_fixed(100 * high, 1)}"
 
 
+def bits(x: Any) -> str:
+    """3.17 -> '3.2 bits'."""
+    return _with_unit(x, lambda y: _fixed(y, 1), "bits")
+
+
+def bits_range(interval: Mapping[str, float]) -> str:
+    """{'low': 1.1, 'high': 4.3} -> '1.1–4.3'."""
+    return f"{_fixed(interval['low'], 1)}–{_fixed(interval['high'], 1)}"
+
+
 def points(share: Any, signed: bool = False) -> str:
     """A difference of two shares in percentage points: 0.0123 -> '1.23'."""
     return _fixed(100 * share, 2, signed) if _is_number(share) else MISSING
