@@ -73,7 +73,7 @@ def train_shard(
     weights = [tf.convert_to_tensor(w) for w in weights]
     clip_norm = weights.pop() if training.clip_norm is None else training.clip_norm
     # checked here: TensorFlow would quote a piece that its embedding does not know in an exception
-    is_piece = (batches >= 0) & (batches < weights[0].shape[0])
+    is_piece = (batches >= 0) & (batches < tf.shape(weights[0])[0])
     is_sound = tf.reduce_all(is_piece, axis=[1, 2, 3, 4])
     batches = tf.where(is_piece, batches, PAD)
 

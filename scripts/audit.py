@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 SIGNIFICANCE = 0.05
 REFERENCES = 2_000  # exposures end at 11 bits
-SENTENCES = 8  # for each way of planting
+SENTENCES = 8  # for each way of planting, or as many as there are devices for
 PLANTINGS = ((1, 1), (1, 16), (16, 1), (16, 4))
 """(users, repetitions on each): what the number of copies does, and what the number of devices does."""
 
@@ -107,7 +107,9 @@ def measure_memorisation(run: "Run", arm: str) -> dict[str, Any]:
     split, _ = run.split_population()
     words = EvaluationVocabulary.load(run.vocabulary).words[:1_000]
     plantings = [Planting(*numbers) for numbers in PLANTINGS]
-    planted, references = generate_sentences(words, plantings, SENTENCES, REFERENCES, seed)
+    room = len(split["train"]) // sum(users for users, _ in PLANTINGS)
+    sentences = max(1, min(SENTENCES, room))
+    planted, references = generate_sentences(words, plantings, sentences, REFERENCES, seed)
     store = build_store(run, plant_sentences(list(split["train"].values()), planted, seed))
     judges = [text for messages in split["validation"].values() for text in messages]
     judges = judges[:: -(-len(judges) // _LOSS_MESSAGES)]
@@ -134,7 +136,7 @@ def measure_memorisation(run: "Run", arm: str) -> dict[str, Any]:
         "settings": {
             "preset": Path(run.preset).stem,
             "devices": len(store),
-            "sentences a planting": SENTENCES,
+            "sentences a planting": sentences,
             **config.model_dump(
                 include={"rounds", "cohort", "clip_norm", "noise_multiplier", "delta"}
             ),
