@@ -22,6 +22,7 @@ PRODUCTION_NOISE_TO_COHORT = 7 / 6500
 """Of the launch of 2022, a tree (Xu et al. 2023, arXiv:2305.18465)."""
 
 _DAY_S = 86_400
+_ROUNDING = 1e-9  # of quotients whose exact value may be a whole number
 _PARTICIPATIONS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 
 
@@ -60,11 +61,12 @@ class Fleet:
 
     def largest_separation(self, cohort: int) -> int:
         """b such that of the devices that are not waiting enough are available: a (N - n (b - 1)) >= n."""
-        return math.floor(self.population / cohort - 1 / self.daily_availability + 1 + 1e-9)
+        return math.floor(self.population / cohort - 1 / self.daily_availability + 1 + _ROUNDING)
 
     def largest_cohort(self, min_separation: int) -> int:
         """Largest n with `largest_separation(n) >= min_separation`."""
-        return math.floor(self.population / (min_separation - 1 + 1 / self.daily_availability))
+        wait = min_separation - 1 + 1 / self.daily_availability
+        return math.floor(self.population / (wait - _ROUNDING))
 
     def days(self, rounds: int, cohort: int) -> tuple[float, str]:
         """Days for that many rounds, and the setting that binds them."""
@@ -171,7 +173,7 @@ def plan(
     cohort = target.cohort or _smallest_cohort(mechanism, target, fleet)
     guarantee = _guarantee(mechanism, target, fleet, cohort)
     ratio, tree_ratio = guarantee.noise_multiplier / cohort, _tree_ratio(guarantee, cohort)
-    if target.noise_to_cohort is not None and tree_ratio > target.noise_to_cohort * (1 + 1e-9):
+    if target.noise_to_cohort is not None and tree_ratio > target.noise_to_cohort * (1 + _ROUNDING):
         asked = "noise_multiplier" if target.epsilon is None else f"epsilon {target.epsilon:g}"
         raise InfeasibleError(
             f"cohort {cohort:,} is too small: {asked} gives noise / cohort {tree_ratio:.3g}, and"

@@ -77,9 +77,10 @@ def test_the_launch_of_2024_from_its_noise() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(1, 400), st.floats(0.05, 1.0), st.integers(1, 60))
-def test_separation_by_counting_devices(population, availability, cohort) -> None:
+@given(st.integers(1, 400), st.integers(50, 1_000), st.integers(1, 60))
+def test_separation_by_counting_devices(population, per_mille, cohort) -> None:
     """The largest b with which available devices that are not waiting make up a cohort."""
+    availability = per_mille / 1_000
     fleet = Fleet(population, availability)
     allowed = [
         b
