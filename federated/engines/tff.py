@@ -7,12 +7,10 @@ loopback interface of their own, where nobody else can reach it.
 """
 
 import collections
-import ctypes
-import functools
 import logging
 import os
-import signal
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,17 +35,17 @@ from federated.local_training import LocalTraining, train_shard
 
 _log = logging.getLogger(__name__)
 
-_PR_SET_PDEATHSIG = 1
 _START_TIMEOUT_S = 120
 _START_ATTEMPTS = 3
 _MAX_MESSAGE_BYTES = 2_000_000_000
-_libc = ctypes.CDLL(None)  # loaded before any fork
-
-
-def _die_with_parent(parent: int) -> None:
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the line above
-        os._exit(1)
+# Becomes the worker, and dies with the parent whose id comes first: PR_SET_PDEATHSIG, SIGKILL, which the exec keeps.
+# A preexec_fn would do it in a fork of this process, and such forks crashed now and then among TensorFlow's threads.
+_LAUNCHER = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 def _start_worker() -> tuple[subprocess.Popen, grpc.Channel]:
@@ -77,12 +75,11 @@ def _launch_worker() -> tuple[subprocess.Popen, grpc.Channel]:
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "2", "GLOG_minloglevel": "2"}
     one_thread = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
     worker = subprocess.Popen(
-        [str(binary), f"--port={port}"],
+        [sys.executable, "-ISc", _LAUNCHER, str(os.getpid()), str(binary), f"--port={port}"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env={**os.environ, **quiet, **one_thread},
-        preexec_fn=functools.partial(_die_with_parent, os.getpid()),
     )
     options = [
         (f"grpc.max_{kind}_length", _MAX_MESSAGE_BYTES)

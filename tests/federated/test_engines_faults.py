@@ -73,7 +73,10 @@ def kill_workers(engine: Engine, checkpoint: Path, seed: int, kills: int) -> dic
     killed: set[int] = set()
 
     def kill_one() -> None:
-        victim = chance.choice([process for process in worker_ids(engine) if process not in killed])
+        # a killed worker may still be listed; whoever finishes the round is not among the killed
+        while not (living := [worker for worker in worker_ids(engine) if worker not in killed]):
+            time.sleep(0.01)
+        victim = chance.choice(living)
         killed.add(victim)
         os.kill(victim, signal.SIGKILL)
 
