@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -164,28 +163,20 @@ def _start_ray(cpus: int) -> subprocess.Popen:
         # Not in TMPDIR: the names of Ray's sockets, 107 bytes at the most, begin with it.
         folder = tempfile.mkdtemp(prefix="keyfed-ray-", dir="/tmp")
         guard = subprocess.Popen(
-            [sys.executable, "-S", str(Path(ray_guard.__file__)), folder],
+            # -P: beside the script lies this module, which is called like Ray's own
+            [sys.executable, "-P", ray_guard.__file__, folder, str(cpus), str(_OBJECT_STORE_BYTES)],
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            text=True,
             start_new_session=True,  # Ctrl-C is for this process, not for the guard
         )
-        try:
-            ray.init(
-                address="local",
-                num_cpus=cpus,
-                include_dashboard=False,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                _temp_dir=folder,
-                _system_config={"automatic_object_spilling_enabled": False},
-            )
+        assert guard.stdout is not None
+        if address := guard.stdout.readline().strip():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
             return guard
-        except Exception as error:  # Ray's own, of no kind in particular
-            _stop_ray(guard)
-            failure = error
-    raise RuntimeError(f"Ray did not start: {failure}; try engine: tff")
+        _stop_ray(guard)
+    raise RuntimeError(f"Ray did not start in {_START_ATTEMPTS} attempts; try engine: tff")
 
 
 def _stop_ray(guard: subprocess.Popen | None) -> None:

@@ -1,10 +1,12 @@
-"""Ends the Ray that keyfed started once keyfed has ended, in whatever way: a process of its own, given Ray's folder.
+"""Starts a Ray for keyfed and ends it once keyfed has ended, in whatever way: a process of its own, given Ray's folder.
 
 Ray's own processes notice a killed parent, but some of them a minute later, and their folder stays. They rename
-themselves, which hides their arguments and environment, but keep files of the folder open.
+themselves, which hides their arguments and environment, but keep files of the folder open. Ray is started from here and
+not from keyfed's process because it forks, and forks crash now and then among TensorFlow's threads.
 """
 
 import contextlib
+import logging
 import os
 import shutil
 import signal
@@ -35,17 +37,37 @@ def find_processes(folder: str) -> list[int]:
 
 
 def main() -> None:
-    """Waits for the end of standard input, then ends everybody and removes the folder."""
-    folder = sys.argv[1]
+    """Prints Ray's address, waits for the end of standard input, then ends everybody and removes the folder."""
+    folder, cpus, object_store_bytes = sys.argv[1:]
+    try:
+        _run_ray(folder, int(cpus), int(object_store_bytes))
+    finally:
+        last_seen = time.monotonic()
+        while time.monotonic() - last_seen < _QUIET_S:
+            for process in find_processes(folder):
+                last_seen = time.monotonic()
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+            time.sleep(0.1)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _run_ray(folder: str, cpus: int, object_store_bytes: int) -> None:
+    import ray
+
+    started = ray.init(
+        address="local",
+        num_cpus=cpus,
+        include_dashboard=False,
+        object_store_memory=object_store_bytes,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        _temp_dir=folder,
+        _system_config={"automatic_object_spilling_enabled": False},
+    )
+    print(started.address_info["gcs_address"], flush=True)
     sys.stdin.read()
-    last_seen = time.monotonic()
-    while time.monotonic() - last_seen < _QUIET_S:
-        for process in find_processes(folder):
-            last_seen = time.monotonic()
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
-        time.sleep(0.1)
-    shutil.rmtree(folder, ignore_errors=True)
+    ray.shutdown()
 
 
 if __name__ == "__main__":
