@@ -3,10 +3,10 @@
 A worker is an actor of one CPU that holds the reference engine, so it runs the same `train_shard`. Weights go out once
 a round through Ray's object store, and to each machine once; a shard goes to the worker that trains it when it does.
 
-Without an address, Ray is started here, on loopback alone, with a random token in its environment (nothing is written
-into the home folder), no dashboard, no usage report, and never a shard on disk. It ends with this process, however that
-ends: see `ray_guard`. A cluster to join is somebody else's: it has to have a token (Ray looks for it in RAY_AUTH_TOKEN,
-RAY_AUTH_TOKEN_PATH and ~/.ray/auth_token), keyfed on each machine, and it is left as it was found.
+Without an address, `ray_guard` starts Ray on this machine: on loopback alone, with a random token in its environment
+(nothing is written into the home folder), no dashboard, no usage report, and never a shard on disk. It ends with this
+process, however that ends. A cluster to join is somebody else's: it has to have a token (Ray looks for it in
+RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH and ~/.ray/auth_token), keyfed on each machine, and it is left as it was found.
 """
 
 import importlib.util
@@ -114,9 +114,7 @@ class RayEngine:
         address: str | None = None,
     ) -> None:
         if importlib.util.find_spec("ray") is None:
-            raise ValueError(
-                "engine ray: Ray is not installed: .venv/bin/pip install --no-deps --require-hashes -r locks/fleet.lock"
-            )
+            raise ValueError("engine ray: Ray is not installed: run ./scripts/setup fleet")
         self._guard = _start_ray(workers) if address is None else None
         if address is not None:
             _join_ray(address)
