@@ -25,7 +25,7 @@ def tff_engine(training) -> Iterator[Engine]:
 @pytest.fixture(scope="session")
 def ray_engine(training) -> Iterator[Engine]:
     if importlib.util.find_spec("ray") is None:
-        pytest.skip("Ray is not installed: see locks/fleet.lock")
+        pytest.skip("Ray is not installed: run ./scripts/setup fleet")
     engine = create_engine("ray", training)
     yield engine
     engine.close()

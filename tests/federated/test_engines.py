@@ -245,7 +245,7 @@ def test_unknown_engine_is_refused(training) -> None:
 
 def test_without_ray_the_engine_says_how_to_get_it(training, monkeypatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"Ray is not installed: .*-r locks/fleet.lock"):
+    with pytest.raises(ValueError, match=r"Ray is not installed: run ./scripts/setup fleet"):
         create_engine("ray", training)
 
 
