@@ -16,6 +16,7 @@ except ModuleNotFoundError:  # the device runtime alone was installed
     raise SystemExit(2) from None
 
 from scripts.account import account, mechanisms
+from scripts.device import suggest
 from scripts.fleet import fleet
 from scripts.plan import plan
 from scripts.synthesize import print_figures, synthesize
@@ -36,6 +37,7 @@ app.add_typer(bench, name="bench")
 app.command()(account)
 app.command()(mechanisms)
 app.command()(plan)
+app.command()(suggest)
 
 Preset = Annotated[str, typer.Option(help="quick, full, loop, test, or a YAML file.")]
 Out = Annotated[
@@ -175,31 +177,6 @@ def evaluate(
             )
         else:
             print(f"{name:10} {figure:,}")
-
-
-@app.command()
-def suggest(
-    text: Annotated[str, typer.Argument(help="What was typed so far.")],
-    bundle: Annotated[Path, typer.Option(help="Keyboard bundle, a folder.")],
-    prefix: Annotated[str, typer.Option(help="Letters of the word being typed.")] = "",
-    count: Annotated[int, typer.Option(min=1, max=100)] = 3,
-    as_json: AsJson = False,
-) -> None:
-    """Most probable next words."""
-    from device_runtime.keyboard import Keyboard
-
-    session = Keyboard.open(bundle).session()
-    session.commit(text)
-    suggestions = session.suggest(prefix, count)
-    if as_json:
-        print(
-            json.dumps(
-                {"suggestions": [{"text": s.text, "log_prob": s.log_prob} for s in suggestions]}
-            )
-        )
-    else:
-        for suggestion in suggestions:
-            print(f"{suggestion.text}\t{suggestion.log_prob:.2f}")
 
 
 @app.command()

@@ -5,7 +5,7 @@ from string import punctuation
 
 import numpy as np
 
-from synthetic_text.layouts import Layout
+from device_runtime.layouts import Layout
 from synthetic_text.misspellings import misspellings
 
 _MIN_FREQUENCY = 1e-6  # of all words: about 33,000 words are known; chosen

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from device_runtime.layouts import Layout
 from synthetic_text.autocorrect import load_autocorrect
-from synthetic_text.layouts import Layout
 from synthetic_text.slips import Slipped, Thumb, slip
 from synthetic_text.typist import Typist, encode, plan_words, split_text
 

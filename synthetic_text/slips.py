@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from synthetic_text.layouts import Layout
+from device_runtime.layouts import Layout
 
 # Dual Gaussian touch (Bi, Li & Zhai 2013): the finger's own spread and the speed-accuracy part add
 # as variances. Together 0.286 widths of a 6.2 mm key for the median user, which misses 8 %

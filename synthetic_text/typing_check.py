@@ -8,11 +8,11 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from device_runtime.layouts import Layout, load_layout
 from synthetic_text.alignment import find_edits
 from synthetic_text.autocorrect import load_autocorrect
 from synthetic_text.conversion import convert_all
 from synthetic_text.keystrokes import BACKSPACE, Typing, type_corpus
-from synthetic_text.layouts import Layout, load_layout
 
 TOLERANCE = 0.1  # relative
 _USERS = 4000

@@ -9,7 +9,7 @@ from math import exp, hypot, log
 import numpy as np
 from numpy.typing import NDArray
 
-from synthetic_text.layouts import KEYBOARDS, Layout, load_layout
+from device_runtime.layouts import KEYBOARDS, Layout, load_layout
 from synthetic_text.misspellings import misspellings
 from synthetic_text.slips import FINGER_SIGMA_MM, SPEED_SIGMA_MM, Codes, Thumb, slip
 

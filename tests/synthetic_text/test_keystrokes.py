@@ -3,10 +3,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from device_runtime.layouts import KEYBOARDS, load_layout
 from synthetic_text import keystrokes
 from synthetic_text.autocorrect import load_autocorrect
 from synthetic_text.keystrokes import BACKSPACE, type_corpus, type_messages
-from synthetic_text.layouts import KEYBOARDS, load_layout
 from synthetic_text.slips import Thumb
 from synthetic_text.typist import Typist
 

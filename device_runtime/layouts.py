@@ -1,6 +1,7 @@
 """Phone keyboards as data: where each letter's key is, and which key a touch falls on."""
 
 import json
+import math
 import unicodedata
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -8,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
 
 KEYBOARDS = Path(__file__).parent / "keyboards"
 
@@ -89,8 +89,8 @@ class Layout:
         """
         columns, lines, nearest = self._grid
         aims = self.centres_mm + offset_mm
-        across = np.diff(ndtr((columns - aims[:, :1]) / sigma_mm))
-        down = np.diff(ndtr((lines - aims[:, 1:]) / sigma_mm))
+        across = np.diff(_normal_cdf((columns - aims[:, :1]) / sigma_mm))
+        down = np.diff(_normal_cdf((lines - aims[:, 1:]) / sigma_mm))
         mass = (across[:, :, None] * down[:, None, :]).reshape(len(aims), -1)
         return np.asarray(mass @ nearest / mass.sum(axis=1, keepdims=True))
 
@@ -123,6 +123,10 @@ class Layout:
         middles = [(edges[1:] + edges[:-1]) / 2 for edges in (columns, lines)]
         points = np.stack(np.meshgrid(*middles, indexing="ij"), axis=-1).reshape(-1, 2)
         return columns, lines, np.eye(len(self.keys))[self.nearest_key(points)]
+
+
+def _normal_cdf(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return 0.5 + 0.5 * np.vectorize(math.erf)(values / math.sqrt(2))
 
 
 @cache

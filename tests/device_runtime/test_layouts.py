@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synthetic_text.layouts import KEYBOARDS, load_layout
+from device_runtime.layouts import KEYBOARDS, load_layout
 from synthetic_text.slips import FINGER_SIGMA_MM, SPEED_SIGMA_MM
 
 LAYOUTS = sorted(path.stem for path in KEYBOARDS.glob("*.json"))
@@ -108,6 +108,6 @@ def test_the_median_thumb_misses_as_often_as_published():
 )
 def test_a_malformed_layout_is_refused_with_its_file(tmp_path, monkeypatch, table, complaint):
     (tmp_path / "broken.json").write_text(table, encoding="utf-8")
-    monkeypatch.setattr("synthetic_text.layouts.KEYBOARDS", tmp_path)
+    monkeypatch.setattr("device_runtime.layouts.KEYBOARDS", tmp_path)
     with pytest.raises(ValueError, match=f"broken.json: .*{complaint}"):
         load_layout("broken")
