@@ -8,6 +8,7 @@ loopback interface of their own, where nobody else can reach it.
 
 import collections
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -25,6 +26,8 @@ import numpy as np
 import portpicker
 import tensorflow as tf
 import tensorflow_federated as tff
+from tensorflow_federated.proto.v0 import executor_pb2
+from tensorflow_federated.python.core.impl.executors import remote_executor, value_serialization
 
 from federated.engines import Shards
 from federated.engines.pool import WorkerLost, WorkerPool
@@ -38,6 +41,7 @@ _log = logging.getLogger(__name__)
 _START_TIMEOUT_S = 120
 _START_ATTEMPTS = 3
 _MAX_MESSAGE_BYTES = 2_000_000_000
+_WEIGHTS_TYPE = tff.FederatedType(np.str_, tff.SERVER)
 # Becomes the worker, and dies with the parent whose id comes first: PR_SET_PDEATHSIG, SIGKILL, which the exec keeps.
 # A preexec_fn would do it in a fork of this process, and such forks crashed now and then among TensorFlow's threads.
 _LAUNCHER = """
@@ -87,6 +91,27 @@ def _launch_worker() -> tuple[subprocess.Popen, grpc.Channel]:
     ]
     channel = grpc.insecure_channel(f"localhost:{port}", [*options, ("grpc.enable_http_proxy", 0)])
     return worker, channel
+
+
+class _Weights(bytes):
+    """A round's weights, float32 one after the other, encoded for TFF once and not for each shard.
+
+    A string, for TFF's encoding of numbers and the copies it makes take longer.
+    """
+
+    def __init__(self, _: bytes) -> None:
+        self.encoded, _ = value_serialization.serialize_value(bytes(self), _WEIGHTS_TYPE)
+
+
+class _Executor(tff.framework.RemoteExecutor):
+    """TFF's own, but for the weights, which come encoded."""
+
+    async def create_value(self, value, type_spec=None):
+        if not isinstance(value, _Weights):
+            return await super().create_value(value, type_spec)
+        request = executor_pb2.CreateValueRequest(executor=self._executor_id, value=value.encoded)
+        response = self._stub.create_value(request)
+        return remote_executor.RemoteValue(response.value_ref, type_spec, self)
 
 
 class _RequestFailed(grpc.RpcError):
@@ -141,7 +166,7 @@ class TffWorker:
         )
 
         def create_executor(cardinalities):
-            executor = tff.framework.RemoteExecutor(stub)
+            executor = _Executor(stub)
             executor.set_cardinalities(cardinalities)
             return executor
 
@@ -194,9 +219,10 @@ class TffEngine:
         if shapes not in self._rounds:
             self._rounds[shapes] = _compile(build_round(*shapes, self._training))
         computation = self._rounds[shapes]
+        sent = _Weights(b"".join(w.astype(np.float32).tobytes() for w in weights))
 
         def train(worker: TffWorker, shard, limit_s: float) -> RoundSums:
-            sums, metrics = worker.call(computation, limit_s, list(weights), [shard])
+            sums, metrics = worker.call(computation, limit_s, sent, [shard])
             return [np.asarray(s) for s in sums], np.asarray(metrics)
 
         return add_rounds(weights, self._pool.map(train, shards))
@@ -222,24 +248,26 @@ def build_round(
 ):
     """Federated computation (weights@SERVER, {shard}@CLIENTS) -> (sums@SERVER, metrics@SERVER).
 
+    The weights are one string, see `_Weights`.
+
     Args:
         weight_shapes: shapes of the flat list of weights.
         row_shape: (B, 2, T) of a batch.
         training: what each device does.
     """
-    weights_type = tff.to_type([tff.TensorType(np.float32, shape) for shape in weight_shapes])
+    sizes = [math.prod(shape) for shape in weight_shapes]
     shard_type = tff.to_type(
         (tff.TensorType(np.int32, [None, None, *row_shape]), tff.TensorType(np.int32, [None]))
     )
 
-    @tff.tensorflow.computation(weights_type, shard_type)
-    def run_shard(weights, shard):
-        sums, metrics = train_shard(list(weights), shard[0], shard[1], training)
+    @tff.tensorflow.computation(_WEIGHTS_TYPE.member, shard_type)
+    def run_shard(sent, shard):
+        parts = tf.split(tf.io.decode_raw(sent, tf.float32), sizes)
+        weights = [tf.reshape(w, shape) for w, shape in zip(parts, weight_shapes, strict=True)]
+        sums, metrics = train_shard(weights, shard[0], shard[1], training)
         return sums, tf.identity(metrics)
 
-    @tff.federated_computation(
-        tff.FederatedType(weights_type, tff.SERVER), tff.FederatedType(shard_type, tff.CLIENTS)
-    )
+    @tff.federated_computation(_WEIGHTS_TYPE, tff.FederatedType(shard_type, tff.CLIENTS))
     def run_round(weights, shards):
         sums, metrics = tff.federated_map(run_shard, (tff.federated_broadcast(weights), shards))
         return tff.federated_sum(sums), tff.federated_sum(metrics)
