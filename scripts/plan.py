@@ -134,6 +134,35 @@ def print_plans(made: dict[str, Any]) -> None:
     print("as a tree: noise / cohort of a tree that leaves as much noise in the model")
 
 
+class PointLog:
+    """Points measured so far, a line each, so that a killed measurement goes on; of other settings it forgets them.
+
+    Attributes:
+        points: those of the settings, in the order of the file.
+    """
+
+    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+        self._path, self._settings = path, settings
+        lines = path.read_text("utf-8").splitlines(keepends=True) if path.is_file() else []
+        whole = [json.loads(line) for line in lines if line.endswith("\n")]
+        self.points = [line["point"] for line in whole if line["settings"] == settings]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(map(self._line, self.points)), "utf-8")
+
+    def find(self, key: dict[str, Any]) -> dict[str, Any] | None:
+        """The point that has all of `key`, if it was measured."""
+        return next((point for point in self.points if key.items() <= point.items()), None)
+
+    def append(self, point: dict[str, Any]) -> None:
+        """Writes one more."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(self._line(point))
+        self.points.append(point)
+
+    def _line(self, point: dict[str, Any]) -> str:
+        return json.dumps({"settings": self._settings, "point": point}) + "\n"
+
+
 def measure_points(run: "Run", arm: str, folder: Path) -> dict[str, Any]:
     """Federated runs from an arm's pre-trained weights, scored on validation users through TFLite files.
 
@@ -169,11 +198,15 @@ def measure_points(run: "Run", arm: str, folder: Path) -> dict[str, Any]:
     def score(weights) -> dict[str, float]:
         write_bundle_files(run, folder / "bundle", weights, {"arm": arm})
         open_keyboard = functools.partial(Keyboard.open, folder / "bundle")
-        scores = score_users(open_keyboard, judges, vocabulary, run.config.evaluation.max_targets)
+        scores = score_users(
+            open_keyboard, judges, vocabulary, run.config.evaluation.max_targets or None
+        )
         top1 = scores.intervals(run.config.seed)["top1"]
         return {"top1": top1.value, "low": top1.low, "high": top1.high}
 
-    points = []
+    settings = {name: getattr(config, name) for name in ("rounds", "cohort", "clip_norm")}
+    settings |= {"devices": len(store), "judges": len(judges), "arm": arm, "seed": run.config.seed}
+    done = PointLog(folder / "points.jsonl", settings)
     engine = create_engine(
         config.engine, LocalTraining(config.local_learning_rate, config.clip_norm)
     )
@@ -181,19 +214,21 @@ def measure_points(run: "Run", arm: str, folder: Path) -> dict[str, Any]:
         with show_progress("points", len(MECHANISMS) * len(RATIOS)) as advance:
             for mechanism in MECHANISMS:
                 for ratio in RATIOS:
-                    settings = {"mechanism": mechanism, "noise_multiplier": ratio * config.cohort}
-                    training = FederatedTraining(
-                        start, store, engine, config.model_copy(update=settings), run.config.seed
-                    )
-                    for _ in range(config.rounds):
-                        training.run_round()
-                    point = {"mechanism": mechanism, "noise_to_cohort": ratio}
-                    points.append(point | score(training.weights))
-                    advance(len(points), json.dumps(points[-1]))
+                    key = {"mechanism": mechanism, "noise_to_cohort": ratio}
+                    if done.find(key) is None:
+                        changed = {
+                            "mechanism": mechanism,
+                            "noise_multiplier": ratio * config.cohort,
+                        }
+                        training = FederatedTraining(
+                            start, store, engine, config.model_copy(update=changed), run.config.seed
+                        )
+                        for _ in range(config.rounds):
+                            training.run_round()
+                        done.append(key | score(training.weights))
+                    advance(len(done.points), json.dumps(done.find(key)))
         before = score(start)
     finally:
         engine.close()
-    settings = {name: getattr(config, name) for name in ("rounds", "cohort", "clip_norm")}
-    settings |= {"devices": len(store), "judges": len(judges), "arm": arm, "seed": run.config.seed}
     command = f"keyfed bench noise --preset {Path(run.preset).stem} --arm {arm}"
-    return {"command": command, "settings": settings, "before": before, "points": points}
+    return {"command": command, "settings": settings, "before": before, "points": done.points}

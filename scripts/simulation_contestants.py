@@ -285,7 +285,9 @@ def main(name: str, workload: str) -> None:
             print(json.dumps([s / rounds for s in seconds]), file=answers, flush=True)
     finally:
         for child in psutil.Process().children(recursive=True):
-            if child.name() == "worker_binary":  # TFF's; it outlives its parent, and all others end with theirs
+            if (
+                child.name() == "worker_binary"
+            ):  # TFF's; it outlives its parent, and all others end with theirs
                 child.kill()
 
 
