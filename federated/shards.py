@@ -38,12 +38,14 @@ class CohortShards:
     devices: Sequence[Sequence[int]]
     batch_rows: int
     max_batches: int
+    with_ids: bool = False
 
     def __len__(self) -> int:
         return len(self.devices)
 
     def __getitem__(self, index: int) -> Shard:
-        return self.store.shard(self.devices[index], self.batch_rows, self.max_batches)
+        shard = self.store.shard(self.devices[index], self.batch_rows, self.max_batches)
+        return (*shard, np.array(self.devices[index], np.int64)) if self.with_ids else shard
 
 
 def cut_cohort(

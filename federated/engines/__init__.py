@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-Shard = tuple[np.ndarray, np.ndarray]
+Shard = tuple[np.ndarray, ...]
 
 
 class Shards(Protocol):
@@ -28,9 +28,12 @@ class Engine(Protocol):
     ) -> tuple[list[np.ndarray], np.ndarray]:
         """Sums of the clipped updates over all shards' devices, and summed METRICS of local_training.
 
+        Where devices add noise themselves (`LocalTraining.noise`), the sum of their messages in place of the updates'.
+
         Args:
-            weights: the server's weights.
-            shards: (batches int32 [D, S, B, 2, T], steps int32 [D]) each; D may differ between shards.
+            weights: the server's weights, and with them what the mechanism broadcasts.
+            shards: (batches int32 [D, S, B, 2, T], steps int32 [D]) each; D may differ between shards. With noise of
+                the devices' own, their ids int64 [D] come third.
 
         Raises:
             RuntimeError: a shard's workers were lost again and again; nothing of the round counts.

@@ -9,15 +9,17 @@ from federated.engines import Shards
 from federated.engines.sums import RoundSums, add_histograms, add_rounds
 from federated.histogram import sum_histograms
 from federated.local_training import LocalTraining, train_shard
+from federated.secure_aggregation import sum_messages
 
 
 class LocalEngine:
-    """Runs `train_shard` in process."""
+    """Runs `train_shard`, or with noise of the devices' own `sum_messages`, in process."""
 
     def __init__(self, training: LocalTraining) -> None:
+        sum_shard = train_shard if training.noise is None else sum_messages
+        self._noise = training.noise
         self._train = tf.function(
-            lambda weights, batches, steps: train_shard(weights, batches, steps, training),
-            reduce_retracing=True,
+            lambda weights, *shard: sum_shard(weights, *shard, training), reduce_retracing=True
         )
         self._sum_histograms = tf.function(sum_histograms, reduce_retracing=True)
 
@@ -27,7 +29,7 @@ class LocalEngine:
             return [s.numpy() for s in sums], metrics.numpy()
 
         constants = [tf.constant(w) for w in weights]
-        return add_rounds(weights, map(train, range(len(shards))))
+        return add_rounds(weights, map(train, range(len(shards))), self._noise)
 
     def sum_histograms(self, shards: Shards, buckets: int, clip_norm: float) -> np.ndarray:
         def sum_shard(index: int) -> np.ndarray:
