@@ -74,7 +74,9 @@ class PrivacyGuarantee:
         if self.rho is not None:
             return self.rho * np.array(RENYI_ORDERS, np.float64)
         if not isinstance(self.strategy, Skellam):
-            raise ValueError("Poisson sampling together with Skellam noise: no accountant covers it")
+            raise ValueError(
+                "Poisson sampling together with Skellam noise: no accountant covers it"
+            )
         limit = self.rounds if self.max_participations is None else self.max_participations
         participations = most_participations(self.rounds, self.min_separation, limit)
         return participations * self.strategy.divergences(self.noise_multiplier)
@@ -99,7 +101,8 @@ class ComposedGuarantee:
     """What one device can lose by several releases together, each of which may look at those before it.
 
     If every part is a Gaussian mechanism, rho adds up and the total is one too (Dong, Roth & Su 2019, corollary 3.3):
-    epsilon is exact. Otherwise rho is None, and epsilon dp-accounting's, with Skellam noise in a part by Renyi orders. A device is taken to be in every part at its
+    epsilon is exact. Otherwise rho is None, and epsilon dp-accounting's, with Skellam noise in a part by
+    Renyi orders. A device is taken to be in every part at its
     worst.
     """
 

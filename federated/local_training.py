@@ -9,21 +9,8 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from device_runtime.tokenizer import PAD
-from federated.strategies import Skellam
+from federated.strategies import DeviceNoise
 from model.network import loss_sums
-
-
-@dataclasses.dataclass(frozen=True)
-class DeviceNoise:
-    """Noise that devices add themselves, to messages of whole numbers, see `secure_aggregation`.
-
-    Attributes:
-        strategy: the messages' grid.
-        noise_multiplier: z >= 0, in clip norms, of `strategy.min_reports` devices together.
-    """
-
-    strategy: Skellam
-    noise_multiplier: float
 
 
 @dataclasses.dataclass(frozen=True)

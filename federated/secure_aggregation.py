@@ -1,8 +1,8 @@
-"""What a device does where sums are to be secure: it trains, and sends a message that only together with others says something.
+"""What a device does where the server is to see sums only: it trains, and sends a message that bears its own noise.
 
-A message is the device's clipped update on a grid of whole numbers, with its share of the noise, modulo 2^bits. Their sum
-modulo 2^bits is all that a server of secure aggregation sees (Bonawitz et al. 2017). This is a simulation: whoever runs
-it adds in the clear, and nothing is encrypted, on any engine; TensorFlow Federated's runtime does no more.
+A message is the device's clipped update on a grid of whole numbers, with its share of the noise, modulo 2^bits. Their
+sum modulo 2^bits is all that a server of secure aggregation learns (Bonawitz et al. 2017). This is a simulation: who
+runs it adds in the clear, and nothing is encrypted, on any engine; TensorFlow Federated's runtime does no more.
 """
 
 from collections.abc import Sequence

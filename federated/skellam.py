@@ -67,8 +67,9 @@ def log_wrap_chance(
     """Logarithm of a bound on the chance that any value of a round's sum leaves [-2^(bits - 1), 2^(bits - 1)).
 
     Chernoff's bound for honest devices whose updates all point the same way: a value of a vector of norm `cohort`
-    clip norms, rotated by random signs and a Hadamard matrix, is subgaussian with cohort^2 / d (Hoeffding); Skellam noise
-    of variance m has the moment generating function exp(m (cosh t - 1)); rounding moves a device's value by less than 1.
+    clip norms, rotated by random signs and a Hadamard matrix, is subgaussian with cohort^2 / d (Hoeffding); Skellam
+    noise of variance m has the moment generating function exp(m (cosh t - 1)); rounding moves a value by less than 1
+    a device.
 
     Args:
         noise_variance: of all devices' noise together, in grid steps squared.
@@ -116,6 +117,6 @@ def finest_scale(
             return scale
     raise ValueError(
         f"bits is {bits}, too few for a cohort of {cohort}, noise_multiplier {noise_multiplier:g} and {dimension:,}"
-        f" values: rounding alone would cost more than twice the privacy; give more bits (at most {MOST_BITS}), a smaller"
-        " cohort or less noise"
+        f" values: rounding alone would cost more than twice the privacy; give more bits (at most {MOST_BITS}), a"
+        " smaller cohort or less noise"
     )

@@ -9,7 +9,7 @@ at hand at once.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -278,6 +278,11 @@ class Skellam(Strategy):
         scale = finest_scale(bits, dimension, cohort, min_reports, noise_multiplier)
         return cls(bits, scale, dimension, cohort, min_reports)
 
+    @property
+    def message_bytes(self) -> int:
+        """Of what a device sends, without what a protocol of secure aggregation adds."""
+        return -(-self.dimension * self.bits // 8)
+
     def for_cohort(self, cohort: int, noise_multiplier: float) -> "Skellam":
         """For another cohort, in as many bits more as that needs; min_reports keep their share of it.
 
@@ -306,6 +311,19 @@ class Skellam(Strategy):
     def prefix_variances(self, rounds: int) -> np.ndarray:
         """Of the noise of full cohorts; rounding adds up to cohort / (4 scale^2), in clip norms, to each round's."""
         return np.arange(1.0, rounds + 1) * self.cohort / self.min_reports
+
+
+@dataclass(frozen=True)
+class DeviceNoise:
+    """What devices must know to add their share of the noise, see `secure_aggregation`.
+
+    Attributes:
+        strategy: the messages' grid.
+        noise_multiplier: z >= 0, in clip norms, of `strategy.min_reports` devices together.
+    """
+
+    strategy: Skellam
+    noise_multiplier: float
 
 
 _KINDS: dict[str, type[Strategy]] = {

@@ -16,11 +16,13 @@ class LocalEngine:
     """Runs `train_shard`, or with noise of the devices' own `sum_messages`, in process."""
 
     def __init__(self, training: LocalTraining) -> None:
-        sum_shard = train_shard if training.noise is None else sum_messages
+        def sum_shard(weights, *shard):
+            if training.noise is None:
+                return train_shard(weights, *shard, training=training)
+            return sum_messages(weights, *shard, training=training)
+
         self._noise = training.noise
-        self._train = tf.function(
-            lambda weights, *shard: sum_shard(weights, *shard, training), reduce_retracing=True
-        )
+        self._train = tf.function(sum_shard, reduce_retracing=True)
         self._sum_histograms = tf.function(sum_histograms, reduce_retracing=True)
 
     def run_round(self, weights: Sequence[np.ndarray], shards: Shards) -> RoundSums:

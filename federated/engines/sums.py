@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from federated.local_training import METRICS, DeviceNoise
+from federated.local_training import METRICS
+from federated.strategies import DeviceNoise
 
 RoundSums = tuple[list[np.ndarray], np.ndarray]
 

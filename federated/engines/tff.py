@@ -228,9 +228,7 @@ def _compile(computation):
 
 def _split_devices(batches: np.ndarray, steps: np.ndarray, devices: np.ndarray) -> list[tuple]:
     """A shard of one device each."""
-    return [
-        (batches[i : i + 1], steps[i : i + 1], devices[i : i + 1]) for i in range(len(devices))
-    ]
+    return [(batches[i : i + 1], steps[i : i + 1], devices[i : i + 1]) for i in range(len(devices))]
 
 
 def build_round(

@@ -148,7 +148,7 @@ def _draw_signs(length: int, round_key: tf.Tensor) -> tf.Tensor:
 
 
 def _multiply_by_hadamard(flat: tf.Tensor) -> tf.Tensor:
-    """By Sylvester's matrix of 2^n, over 2^(n/2): the Kronecker product of small ones, each along an axis of its own."""
+    """By Sylvester's matrix of 2^n, over 2^(n/2): a Kronecker product of small ones, each along an axis of its own."""
     size = flat.shape[0].bit_length() - 1
     factors = [min(_LARGEST_FACTOR, size - i) for i in range(0, size, _LARGEST_FACTOR)]
     shaped = tf.reshape(flat, [2**factor for factor in factors])
@@ -161,8 +161,8 @@ def _multiply_by_hadamard(flat: tf.Tensor) -> tf.Tensor:
 def round_within(values: tf.Tensor, most: float, key: tf.Tensor) -> tf.Tensor:
     """Whole numbers, int32, that are the values in expectation, and of an L2 norm of at most `most`, checked exactly.
 
-    Conditional randomised rounding (Kairouz et al. 2021, algorithm 1): what is longer is drawn again, a few times. Then,
-    and if rounding in float32 still left it too long, nothing of it remains but what is certain.
+    Conditional randomised rounding (Kairouz et al. 2021, algorithm 1): what is longer is drawn again, a few times.
+    Then, and if rounding in float32 still left it too long, nothing of it remains but what is certain.
     """
     floor = tf.floor(values)
     fraction = values - floor
