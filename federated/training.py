@@ -17,7 +17,7 @@ from federated.round_log import measure_signal_to_noise
 from federated.server import LearningRate, Weights, create_server_optimizer
 from federated.shards import cut_cohort
 from federated.store import DeviceStore
-from federated.strategies import Skellam
+from federated.strategies import DeviceNoise, Skellam
 from model.checkpoint import number_arrays, numbered_arrays, save_arrays
 
 
@@ -50,6 +50,12 @@ class FederatedTraining:
         self._secure = strategy if isinstance(strategy, Skellam) else None
         if canaries is not None and self._secure is not None:
             raise ValueError("canaries send no messages: take another mechanism than skellam")
+        promised = self._secure and DeviceNoise(self._secure, config.noise_multiplier)
+        if engine.noise != promised:
+            raise ValueError(
+                f"the engine's devices add {engine.noise}, and the run promises {promised}: create the engine with"
+                " LocalTraining(noise=config.device_noise(...))"
+            )
         self._store, self._engine, self._config = store, engine, config
         self._canaries = canaries
         self.round = 0

@@ -9,6 +9,8 @@ from typing import Protocol
 
 import numpy as np
 
+from federated.strategies import DeviceNoise
+
 Shard = tuple[np.ndarray, ...]
 
 
@@ -21,7 +23,13 @@ class Shards(Protocol):
 
 
 class Engine(Protocol):
-    """One round of local training over shards of devices."""
+    """One round of local training over shards of devices.
+
+    Attributes:
+        noise: that its devices add themselves, if any.
+    """
+
+    noise: DeviceNoise | None
 
     def run_round(
         self, weights: Sequence[np.ndarray], shards: Shards

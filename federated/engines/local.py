@@ -21,7 +21,7 @@ class LocalEngine:
                 return train_shard(weights, *shard, training=training)
             return sum_messages(weights, *shard, training=training)
 
-        self._noise = training.noise
+        self.noise = training.noise
         self._train = tf.function(sum_shard, reduce_retracing=True)
         self._sum_histograms = tf.function(sum_histograms, reduce_retracing=True)
 
@@ -31,7 +31,7 @@ class LocalEngine:
             return [s.numpy() for s in sums], metrics.numpy()
 
         constants = [tf.constant(w) for w in weights]
-        return add_rounds(weights, map(train, range(len(shards))), self._noise)
+        return add_rounds(weights, map(train, range(len(shards))), self.noise)
 
     def sum_histograms(self, shards: Shards, buckets: int, clip_norm: float) -> np.ndarray:
         def sum_shard(index: int) -> np.ndarray:

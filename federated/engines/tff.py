@@ -187,12 +187,13 @@ class TffEngine:
                 "TFF's worker listens on every interface without credentials, and this process has no network of its"
                 " own: mind the firewall, or use the engine `local`"
             )
+        self.noise = training.noise
         self._training = training
         self._rounds: dict[tuple, Any] = {}  # compiled computations by shapes
         self._pool = WorkerPool(TffWorker, workers, shard_timeout_s)
 
     def run_round(self, weights: Sequence[np.ndarray], shards: Shards) -> RoundSums:
-        noise = self._training.noise
+        noise = self.noise
         if not len(shards):
             return add_rounds(weights, [], noise)
         shapes = tuple(w.shape for w in weights), shards[0][0].shape[2:]

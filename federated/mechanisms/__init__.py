@@ -74,18 +74,9 @@ class SecureMechanism(Mechanism):
 
         Args:
             clipped_sum: of the messages, modulo 2^bits, the list's only part.
-
-        Raises:
-            ValueError: it is another sum.
         """
-        expected = self._query.initial_sample_state().shape
-        if [(s.shape, s.dtype) for s in clipped_sum] != [(tuple(expected), np.dtype(np.int32))]:
-            raise ValueError(
-                "the engine sent no sum of messages: create it with the `noise` of its LocalTraining"
-            )
-        noised, self._state, _ = self._query.get_noised_result(
-            tf.constant(clipped_sum[0]), self._state
-        )
+        [total] = clipped_sum
+        noised, self._state, _ = self._query.get_noised_result(tf.constant(total), self._state)
         return [n.numpy() for n in noised]
 
 
