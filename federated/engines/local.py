@@ -16,10 +16,10 @@ class LocalEngine:
     """Runs `train_shard`, or with noise of the devices' own `sum_messages`, in process."""
 
     def __init__(self, training: LocalTraining) -> None:
-        def sum_shard(weights, *shard):
+        def sum_shard(weights, batches, steps, *devices):
             if training.noise is None:
-                return train_shard(weights, *shard, training=training)
-            return sum_messages(weights, *shard, training=training)
+                return train_shard(weights, batches, steps, training)
+            return sum_messages(weights, batches, steps, devices[0], training)
 
         self.noise = training.noise
         self._train = tf.function(sum_shard, reduce_retracing=True)
