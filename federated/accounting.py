@@ -204,19 +204,17 @@ def calibrate_noise_multiplier(
 ) -> float:
     """Smallest noise multiplier of the updates at which `account` gives at most epsilon.
 
-    It is exact, and with Poisson sampling at most a factor of 1.0002 above the smallest.
+    It is exact, and with Poisson sampling or Skellam noise at most a factor of 1.0002 above the smallest. Skellam
+    noise is given the grid that fits it, `Skellam.for_noise`, whatever the strategy's.
 
     Raises:
-        ValueError: as `account`, or the noise on the count of adaptive clipping alone is too little, or the noise is
-            Skellam's, whose grid follows from it.
+        ValueError: as `account`, or the noise on the count of adaptive clipping alone is too little, or no grid fits
+            what would be needed.
     """
     check_positive("epsilon", epsilon)
-    if isinstance(strategy, Skellam):
-        raise ValueError(
-            "mechanism skellam: no noise can be found for an epsilon, for its grid follows from the noise; give"
-            " noise_multiplier (a little more than the gaussian one)"
-        )
     run = (rounds, min_separation, max_participations, delta)
+    if isinstance(strategy, Skellam):
+        return _calibrate_skellam(strategy, epsilon, *run)
     probe = account(strategy, 1.0, *run)
     if probe.rho is not None:
         noise = noise_multiplier_for(epsilon, delta, probe.squared_sensitivity)
@@ -349,6 +347,29 @@ def _renyi_epsilons(divergences: np.ndarray, delta: float) -> tuple[float, float
 
     epsilon, _ = rdp.compute_epsilon(RENYI_ORDERS, divergences.tolist(), delta)
     return float(epsilon), float(epsilon)
+
+
+def _calibrate_skellam(
+    strategy: Skellam,
+    epsilon: float,
+    rounds: int,
+    min_separation: int,
+    max_participations: int | None,
+    delta: float,
+) -> float:
+    run = (rounds, min_separation, max_participations, delta)
+
+    def is_enough(noise: float) -> bool:
+        return account(strategy.for_noise(noise), noise, *run).epsilon <= epsilon
+
+    # Gaussian noise without rounding needs less
+    low = high = calibrate_noise_multiplier(Gaussian(), epsilon, *run)
+    while not is_enough(high):
+        low, high = high, 1.1 * high
+    while high > 1.0001 * low:
+        middle = (low + high) / 2
+        low, high = (low, middle) if is_enough(middle) else (middle, high)
+    return high
 
 
 def _calibrate_sampled(

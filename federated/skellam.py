@@ -22,7 +22,13 @@ RENYI_ORDERS = (*range(2, 128), *(round(128 * 2 ** (i / 8)) for i in range(120))
 
 
 def padded_dimension(parameters: int) -> int:
-    """Length of a rotated update: the next power of two, which a Hadamard matrix needs."""
+    """Length of a rotated update: the next power of two, which a Hadamard matrix needs.
+
+    Raises:
+        ValueError: parameters is below 1.
+    """
+    if parameters < 1:
+        raise ValueError(f"parameters is {parameters!r}, must be at least 1")
     return 1 << (int(parameters) - 1).bit_length()
 
 

@@ -27,6 +27,7 @@ from federated.skellam import (
     rounded_norm,
     skellam_divergence,
 )
+from federated.zcdp import check_positive
 
 
 @dataclass(frozen=True)
@@ -273,6 +274,7 @@ class Skellam(Strategy):
         Raises:
             ValueError: an argument is out of its range, or the bits are too few.
         """
+        check_positive("noise_multiplier", noise_multiplier)
         dimension = padded_dimension(parameters)
         cls(bits, 1.0, dimension, cohort, min_reports)  # checks them
         scale = finest_scale(bits, dimension, cohort, min_reports, noise_multiplier)
@@ -282,6 +284,15 @@ class Skellam(Strategy):
     def message_bytes(self) -> int:
         """Of what a device sends, without what a protocol of secure aggregation adds."""
         return -(-self.dimension * self.bits // 8)
+
+    def for_noise(self, noise_multiplier: float) -> "Skellam":
+        """The same messages, on the grid that fits another noise.
+
+        Raises:
+            ValueError: the bits are too few.
+        """
+        sizes = self.bits, self.dimension, self.cohort, self.min_reports
+        return self.lay_out(*sizes, noise_multiplier)
 
     def for_cohort(self, cohort: int, noise_multiplier: float) -> "Skellam":
         """For another cohort, in as many bits more as that needs; min_reports keep their share of it.

@@ -57,35 +57,39 @@ def account(
     from federated.accounting import calibrate_noise_multiplier
     from federated.mechanism_choice import MechanismChoice
     from federated.sensitivity import most_participations
+    from federated.skellam import padded_dimension
     from federated.strategies import Skellam, Strategy
 
     participations = most_participations(
         rounds, min_separation, rounds if max_participations is None else max_participations
     )
-    own = {"bits": bits, "parameters": parameters, "cohort": cohort}
-    strategy: Strategy
-    if mechanism == Skellam.name:
-        missing = [name for name, value in own.items() if value is None]
-        if missing or noise_multiplier is None:
-            raise ValueError(f"mechanism skellam needs {', '.join([*missing, 'noise_multiplier'])}")
-        assert bits is not None and parameters is not None and cohort is not None
-        strategy = Skellam.lay_out(
-            bits, parameters, cohort, min_reports or cohort, noise_multiplier
-        )
-    else:
-        others = [n for n, v in {**own, "min_reports": min_reports}.items() if v is not None]
-        if others:
-            raise ValueError(f"{', '.join(others)}: for mechanism skellam only, leave it out")
-        choice = MechanismChoice(
-            mechanism, restart_every, bands, buffers, count_stddev, sampling_rate
-        )
-        strategy = choice.build(rounds, min_separation, participations)
-    run = (rounds, min_separation, max_participations, delta)
     if (noise_multiplier is None) == (epsilon is None):
         raise ValueError("give either --noise-multiplier or --epsilon")
+    run = (rounds, min_separation, max_participations, delta)
+    own = {"bits": bits, "parameters": parameters, "cohort": cohort, "min_reports": min_reports}
+    options = (restart_every, bands, buffers, count_stddev, sampling_rate)
+    strategy: Strategy
+    if mechanism == Skellam.name:
+        if bits is None or parameters is None or cohort is None:
+            missing = [n for n, value in own.items() if value is None and n != "min_reports"]
+            raise ValueError(f"mechanism skellam needs {', '.join(missing)}")
+        if any(option is not None for option in options):
+            raise ValueError(f"mechanism skellam has no options but {', '.join(own)}")
+        dimension = padded_dimension(parameters)
+        least = cohort if min_reports is None else min_reports
+        strategy = Skellam(bits, 1.0, dimension, cohort, least)  # a draft
+    else:
+        others = [name for name, value in own.items() if value is not None]
+        if others:
+            raise ValueError(f"{', '.join(others)}: for mechanism skellam only, leave it out")
+        strategy = MechanismChoice(mechanism, *options).build(
+            rounds, min_separation, participations
+        )
     if epsilon is not None:
         noise_multiplier = calibrate_noise_multiplier(strategy, epsilon, *run)
     assert noise_multiplier is not None
+    if isinstance(strategy, Skellam):
+        strategy = strategy.for_noise(noise_multiplier)
     guarantee = account_strategy(strategy, noise_multiplier, *run)
     if as_json:
         print(json.dumps(dataclasses.asdict(guarantee)))

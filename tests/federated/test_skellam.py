@@ -192,6 +192,18 @@ def test_the_ledger_keeps_the_grid() -> None:
         read_strategy(strategy_document(strategy) | {"bits": 30})
 
 
+def test_the_noise_for_an_epsilon_is_the_least() -> None:
+    draft = Skellam(19, 1.0, padded_dimension(PARAMETERS), COHORT, 6000)
+    noise = calibrate_noise_multiplier(draft, 2.5, *LAUNCH)
+    strategy = draft.for_noise(noise)
+    assert account(strategy, noise, *LAUNCH).epsilon <= 2.5
+    less = noise / 1.0002
+    assert account(draft.for_noise(less), less, *LAUNCH).epsilon > 2.5
+    assert strategy == Skellam.lay_out(19, PARAMETERS, COHORT, 6000, noise)
+    with pytest.raises(ValueError, match="bits is 16, too few"):
+        calibrate_noise_multiplier(Skellam(16, 1.0, 2**21, COHORT, 6000), 2.5, *LAUNCH)
+
+
 def test_it_composes_with_gaussian_releases_and_nothing_else() -> None:
     strategy = Skellam.lay_out(24, 1000, 60, 60, 3.0)
     skellam, gaussian = (account(s, 3.0, 4, 1, None, 1e-6) for s in (strategy, Gaussian()))
@@ -204,8 +216,6 @@ def test_it_composes_with_gaussian_releases_and_nothing_else() -> None:
         compose([sampled, skellam])
     with pytest.raises(ValueError, match="no event"):
         skellam.event()
-    with pytest.raises(ValueError, match="mechanism skellam: no noise can be found"):
-        calibrate_noise_multiplier(strategy, 1.0, 4, 1, None, 1e-6)
 
 
 def test_the_projection_has_a_grid_of_its_own() -> None:
