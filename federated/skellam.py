@@ -47,7 +47,7 @@ def skellam_divergence(
 ) -> np.ndarray:
     """Renyi divergences of one participation, at most, float64 like `orders`.
 
-    Agarwal et al. 2021, theorem 3.5 in many dimensions (corollary 4.1 in units of the update): with L2 and L1
+    Agarwal et al. 2021, corollary 3.6 (and 4.1, in units of the update): with L2 and L1
     sensitivities D2 and D1 and noise of variance mu, a D2^2 / (2 mu) + min(((2 a - 1) D2^2 + 6 D1) / (4 mu^2),
     3 D1 / (2 mu)). Of whole numbers, D1 is at most D2^2, and at most sqrt(d) D2.
 
