@@ -11,8 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from federated.sensitivity import most_participations
-from federated.strategies import Gaussian, Strategy
+from federated.skellam import RENYI_ORDERS
+from federated.strategies import Gaussian, Skellam, Strategy
 from federated.zcdp import (
     check_delta,
     check_positive,
@@ -31,7 +34,8 @@ class PrivacyGuarantee:
     epsilon is exact for the Gaussian mechanism that the release is, and with Poisson sampling dp-accounting's upper
     bound from privacy loss distributions, which is tight to 2e-3. epsilon_rdp is the looser figure that Renyi orders on
     a grid give, for comparison with launches published that way. rho is None with Poisson sampling, which zCDP does
-    not describe. squared_sensitivity is in squared clip norms, noise_multiplier, of the updates, in clip norms;
+    not describe, and for Skellam noise, whose divergence is bounded at whole Renyi orders only: both epsilons are what
+    these give. squared_sensitivity is in squared clip norms, noise_multiplier, of the updates, in clip norms;
     max_participations None stands for no limit.
     """
 
@@ -48,13 +52,34 @@ class PrivacyGuarantee:
     strategy: Strategy
 
     def event(self) -> Any:
-        """The run as an event of dp-accounting, for its accountants."""
+        """The run as an event of dp-accounting, for its accountants.
+
+        Raises:
+            ValueError: the noise is Skellam's, which it has no event for.
+        """
         import dp_accounting
 
         if self.rho is not None:
             return dp_accounting.GaussianDpEvent((2 * self.rho) ** -0.5)
-        assert isinstance(self.strategy, Gaussian)
+        if not isinstance(self.strategy, Gaussian):
+            raise ValueError(f"mechanism {self.mechanism} is no event of dp-accounting's")
         return _sampled_event(self.strategy, self.noise_multiplier, self.rounds)
+
+    def divergences(self) -> np.ndarray:
+        """Renyi divergences of the run at RENYI_ORDERS, at most.
+
+        Raises:
+            ValueError: with Poisson sampling, which is composed by privacy loss distributions.
+        """
+        if self.rho is not None:
+            return self.rho * np.array(RENYI_ORDERS, np.float64)
+        if not isinstance(self.strategy, Skellam):
+            raise ValueError(
+                "Poisson sampling together with Skellam noise: no accountant covers it"
+            )
+        limit = self.rounds if self.max_participations is None else self.max_participations
+        participations = most_participations(self.rounds, self.min_separation, limit)
+        return participations * self.strategy.divergences(self.noise_multiplier)
 
 
 @dataclass(frozen=True)
@@ -76,7 +101,8 @@ class ComposedGuarantee:
     """What one device can lose by several releases together, each of which may look at those before it.
 
     If every part is a Gaussian mechanism, rho adds up and the total is one too (Dong, Roth & Su 2019, corollary 3.3):
-    epsilon is exact. Otherwise rho is None, and epsilon dp-accounting's. A device is taken to be in every part at its
+    epsilon is exact. Otherwise rho is None, and epsilon dp-accounting's, with Skellam noise in a part by
+    Renyi orders. A device is taken to be in every part at its
     worst.
     """
 
@@ -117,6 +143,8 @@ def account(
 ) -> PrivacyGuarantee:
     """Guarantee of a run: rho = squared sensitivity / (2 z**2), z being the effective noise multiplier.
 
+    Skellam noise is accounted for by its Renyi divergences, which are a little more than that.
+
     Args:
         strategy: how the noise of the rounds is correlated, and what else it is spent on.
         noise_multiplier: of the updates, 1e-6 to 1e6 clip norms.
@@ -141,6 +169,10 @@ def account(
     if isinstance(strategy, Gaussian) and strategy.sampling_rate is not None:
         rho, squared_sensitivity = None, 1.0
         epsilons = _epsilons([_sampled_event(strategy, noise_multiplier, rounds)], delta)
+    elif isinstance(strategy, Skellam):
+        squared_sensitivity = strategy.squared_sensitivity(rounds, min_separation, participations)
+        rho = None
+        epsilons = _renyi_epsilons(participations * strategy.divergences(noise_multiplier), delta)
     else:
         squared_sensitivity = strategy.squared_sensitivity(rounds, min_separation, participations)
         count_stddev = strategy.count_stddev if isinstance(strategy, Gaussian) else None
@@ -172,13 +204,17 @@ def calibrate_noise_multiplier(
 ) -> float:
     """Smallest noise multiplier of the updates at which `account` gives at most epsilon.
 
-    It is exact, and with Poisson sampling at most a factor of 1.0002 above the smallest.
+    It is exact, and with Poisson sampling or Skellam noise at most a factor of 1.0002 above the smallest. Skellam
+    noise is given the grid that fits it, `Skellam.for_noise`, whatever the strategy's.
 
     Raises:
-        ValueError: as `account`, or the noise on the count of adaptive clipping alone is too little.
+        ValueError: as `account`, or the noise on the count of adaptive clipping alone is too little, or no grid fits
+            what would be needed.
     """
     check_positive("epsilon", epsilon)
     run = (rounds, min_separation, max_participations, delta)
+    if isinstance(strategy, Skellam):
+        return _calibrate_skellam(strategy, epsilon, *run)
     probe = account(strategy, 1.0, *run)
     if probe.rho is not None:
         noise = noise_multiplier_for(epsilon, delta, probe.squared_sensitivity)
@@ -212,13 +248,16 @@ def compose(parts: Sequence[PrivacyGuarantee]) -> ComposedGuarantee:
     """Guarantee of all parts together.
 
     Raises:
-        ValueError: there is no part, or they differ in delta.
+        ValueError: there is no part, they differ in delta, or some have Poisson sampling and some Skellam noise.
     """
     deltas = {part.delta for part in parts}
     if len(deltas) != 1:
         raise ValueError(f"guarantees to compose have the deltas {sorted(deltas)}, give one")
     delta = deltas.pop()
     rhos = [part.rho for part in parts if part.rho is not None]
+    if any(isinstance(part.strategy, Skellam) for part in parts):
+        divergences = np.sum([part.divergences() for part in parts], axis=0)
+        return ComposedGuarantee(tuple(parts), None, *_renyi_epsilons(divergences, delta), delta)
     if len(rhos) < len(parts):
         epsilons = _epsilons([part.event() for part in parts], delta)
         return ComposedGuarantee(tuple(parts), None, *epsilons, delta)
@@ -236,11 +275,12 @@ def project(
     """Projects a simulated run to a production fleet at equal noise / cohort ratio, rounds, delta.
 
     Noise, also of a count, grows with the cohort; min separation is floor(population / cohort) and max participations
-    ceil(rounds / min separation), and with Poisson sampling the rate is cohort / population.
+    ceil(rounds / min separation), and with Poisson sampling the rate is cohort / population. Integer messages get the
+    grid that fits there, and more bits if they need some.
 
     Raises:
         ValueError: an argument is not a positive integer, or the population is below the cohort, or the strategy is not
-            covered at the production's separation.
+            covered at the production's separation, or no grid fits its cohort.
     """
     for name, value in (
         ("simulated_cohort", simulated_cohort),
@@ -265,6 +305,9 @@ def project(
             rate = production_cohort / production_population
             strategy = replace(strategy, sampling_rate=rate)
             min_separation, max_participations = 1, None
+    if isinstance(strategy, Skellam):
+        noise = guarantee.noise_multiplier * scale
+        strategy = strategy.for_cohort(production_cohort, noise)
     projected = account(
         strategy,
         guarantee.noise_multiplier * scale,
@@ -296,6 +339,37 @@ def _epsilons(events: Sequence[Any], delta: float) -> tuple[float, float]:
             accountant.compose(event)
     tight, loose = (float(accountant.get_epsilon(delta)) for accountant in accountants)
     return min(tight, loose), loose
+
+
+def _renyi_epsilons(divergences: np.ndarray, delta: float) -> tuple[float, float]:
+    """Both epsilons from divergences at RENYI_ORDERS."""
+    from dp_accounting import rdp
+
+    epsilon, _ = rdp.compute_epsilon(RENYI_ORDERS, divergences.tolist(), delta)
+    return float(epsilon), float(epsilon)
+
+
+def _calibrate_skellam(
+    strategy: Skellam,
+    epsilon: float,
+    rounds: int,
+    min_separation: int,
+    max_participations: int | None,
+    delta: float,
+) -> float:
+    run = (rounds, min_separation, max_participations, delta)
+
+    def is_enough(noise: float) -> bool:
+        return account(strategy.for_noise(noise), noise, *run).epsilon <= epsilon
+
+    # Gaussian noise without rounding needs less
+    low = high = calibrate_noise_multiplier(Gaussian(), epsilon, *run)
+    while not is_enough(high):
+        low, high = high, 1.1 * high
+    while high > 1.0001 * low:
+        middle = (low + high) / 2
+        low, high = (low, middle) if is_enough(middle) else (middle, high)
+    return high
 
 
 def _calibrate_sampled(

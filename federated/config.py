@@ -7,6 +7,9 @@ import pydantic
 
 from federated.fleet_config import FleetConfig
 from federated.mechanism_choice import MechanismChoice
+from federated.sensitivity import most_participations
+from federated.skellam import MOST_BITS
+from federated.strategies import DeviceNoise, Skellam, Strategy
 
 Positive = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, pydantic.Field(ge=1)]
@@ -53,9 +56,12 @@ class FederatedConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
         server_momentum: of `sgd`, and Adam's beta_1.
         server_epsilon: of `adam`; Reddi et al. 2021 take 1e-3.
         cooldown_rounds, cooldown_share: in these last rounds the server's rate falls linearly to this share of it.
-        mechanism, noise_multiplier: DP mechanism, one of strategies.MECHANISMS, and its z in clip norms.
+        mechanism, noise_multiplier: DP mechanism, one of strategies.MECHANISMS or skellam, and its z in clip norms.
         restart_every: rounds of each tree, None for one tree.
         bands, buffers: of `toeplitz` and `blt`, see MechanismChoice.
+        bits: of `skellam`, where devices add the noise themselves: of a value of their messages.
+        min_reports: of `skellam`: a round with fewer reports is given up; they alone make the noise promised. By
+            default the cohort.
         delta: of the reported (epsilon, delta).
         production_cohort, production_population: what the projected epsilon is stated for.
         evaluate_every: rounds between accuracy measurements.
@@ -91,6 +97,8 @@ class FederatedConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
     restart_every: Count | None = None
     bands: Count | None = None
     buffers: Count | None = None
+    bits: Annotated[int, pydantic.Field(ge=8, le=MOST_BITS)] | None = None
+    min_reports: Count | None = None
     delta: Annotated[float, pydantic.Field(gt=0, lt=1)] = 1e-10
     production_cohort: Count = 6_500
     production_population: Count = 3_000_000
@@ -98,7 +106,7 @@ class FederatedConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> Self:
-        self.mechanism_choice()
+        self._check_skellam()
         if self.bands is not None and self.bands > min(self.rounds, self.min_separation):
             raise ValueError(
                 f"bands is {self.bands}, must be at most rounds and min_separation,"
@@ -114,8 +122,58 @@ class FederatedConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
             )
         return self
 
+    def _check_skellam(self) -> None:
+        """Raises ValueError if an option is another mechanism's; of other mechanisms, MechanismChoice knows them."""
+        if self.mechanism != Skellam.name:
+            for option in ("bits", "min_reports"):
+                if getattr(self, option) is not None:
+                    raise ValueError(
+                        f"{option} is for mechanism skellam, not {self.mechanism}: leave it out"
+                    )
+            self.mechanism_choice()
+            return
+        for option in ("restart_every", "bands", "buffers", "adaptive_clipping"):
+            if getattr(self, option) is not None:
+                raise ValueError(f"mechanism skellam has no {option}: leave it out")
+        if self.bits is None:
+            raise ValueError("mechanism skellam needs bits, such as 20")
+        if self.sampling != "fixed":
+            raise ValueError(
+                f"sampling is {self.sampling}, must be fixed with mechanism skellam: the sum has room for the cohort"
+            )
+        if self.min_reports is not None and self.min_reports > self.cohort:
+            raise ValueError(
+                f"min_reports is {self.min_reports}, must be at most the cohort, {self.cohort}"
+            )
+
+    def strategy(self, parameters: int) -> Strategy:
+        """What noise the run adds to a model of that many parameters.
+
+        Raises:
+            ValueError: the bits are too few for it, or at the production's cohort.
+        """
+        if self.mechanism == Skellam.name:
+            assert self.bits is not None
+            noise, min_reports = self.noise_multiplier, self.min_reports or self.cohort
+            strategy = Skellam.lay_out(self.bits, parameters, self.cohort, min_reports, noise)
+            # the projection at the run's end needs a grid too
+            strategy.for_cohort(
+                self.production_cohort, noise * self.production_cohort / self.cohort
+            )
+            return strategy
+        limit = self.max_participations or self.rounds
+        participations = most_participations(self.rounds, self.min_separation, limit)
+        return self.mechanism_choice().build(self.rounds, self.min_separation, participations)
+
+    def device_noise(self, parameters: int) -> DeviceNoise | None:
+        """What the devices add themselves; None where the server adds all the noise."""
+        strategy = self.strategy(parameters) if self.mechanism == Skellam.name else None
+        if not isinstance(strategy, Skellam):
+            return None
+        return DeviceNoise(strategy, self.noise_multiplier)
+
     def mechanism_choice(self) -> MechanismChoice:
-        """The mechanism with its options."""
+        """A mechanism of the server's, with its options."""
         clipping = self.adaptive_clipping
         return MechanismChoice(
             self.mechanism,

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from device_runtime.tokenizer import PAD
+from federated.strategies import DeviceNoise
 from model.network import loss_sums
 
 
@@ -24,12 +25,14 @@ class LocalTraining:
         full_weight_pieces: a device of n pieces weighs min(1, n / this); None: every device weighs 1. The weight comes
             after clipping and is at most 1, so the sensitivity stays the clip norm. The server's divisor knows nothing
             of weights: raise its learning rate by the mean weight one expects.
+        noise: that each device adds itself; None: its clipped update is summed as it is.
     """
 
     learning_rate: float
     clip_norm: float | None
     proximal: float = 0.0
     full_weight_pieces: int | None = None
+    noise: DeviceNoise | None = None
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "clip_norm"):
@@ -44,6 +47,8 @@ class LocalTraining:
             raise ValueError(
                 f"local training: full_weight_pieces is {self.full_weight_pieces}, give at least 1 or none"
             )
+        if self.noise is not None and self.clip_norm is None:
+            raise ValueError("local training: noise of the devices needs a fixed clip_norm")
 
 
 # Metrics of a shard, float32 in this order; they are sums, so shards add up.

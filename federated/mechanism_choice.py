@@ -40,7 +40,9 @@ class MechanismChoice:
 
     def __post_init__(self) -> None:
         if self.name not in MECHANISMS:
-            raise ValueError(f"mechanism is {self.name!r}, must be one of {', '.join(MECHANISMS)}")
+            raise ValueError(
+                f"mechanism is {self.name!r}, must be one of {', '.join(MECHANISMS)}, or in a run skellam"
+            )
         own = _OPTIONS[self.name]
         for option in (name for names in _OPTIONS.values() for name in names):
             value = getattr(self, option)

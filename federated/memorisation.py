@@ -68,7 +68,9 @@ def train_arms(
         optimizer.step(current, [u / config.cohort for u in updates], rate.at(round_index))
     yield "fedavg", current, None
 
-    training = FederatedTraining(weights, store, clipped, config, seed)
+    noise = config.device_noise(sum(w.size for w in weights))
+    engine = LocalEngine(LocalTraining(config.local_learning_rate, config.clip_norm, noise=noise))
+    training = FederatedTraining(weights, store, engine, config, seed)
     for _ in range(config.rounds):
         training.run_round()
     yield "dp_ftrl", training.weights, training.ledger

@@ -37,15 +37,22 @@ class Participation:
         config: of the run.
         seed: of the run.
         update_bytes: of the model on its way down, and of an update on its way up.
+        message_bytes: of what goes up where that is no update, for the log; a fleet's clocks take it for one.
 
     Raises:
         ValueError: as `CohortSelector`.
     """
 
     def __init__(
-        self, rows: np.ndarray, config: FederatedConfig, seed: int, update_bytes: int
+        self,
+        rows: np.ndarray,
+        config: FederatedConfig,
+        seed: int,
+        update_bytes: int,
+        message_bytes: int | None = None,
     ) -> None:
         self._rows, self._config, self._update_bytes = rows, config, update_bytes
+        self._message_bytes = update_bytes if message_bytes is None else message_bytes
         self._fleet = None if config.fleet is None else Fleet(config.fleet, len(rows), seed)
         self._selector = CohortSelector(
             len(rows),
@@ -86,7 +93,7 @@ class Participation:
             }
         figures |= {
             "bytes_down_per_device": self._update_bytes,
-            "bytes_up_per_device": self._update_bytes,
+            "bytes_up_per_device": self._message_bytes,
         }
         for name, devices in (("selected", selected), ("reported", reported)):
             figures[name] = len(devices)

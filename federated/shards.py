@@ -13,6 +13,7 @@ from federated.store import DeviceStore
 # Padded bytes of a shard on average. A shard stands a dozen times in a worker's and its sender's memory: with 8 MiB, a
 # round of 10,000 devices took 420 MB more than one of 100 (`keyfed bench memory`).
 _SHARD_BYTES = 2**20
+_SHARD_MESSAGES = 8
 _PIECE_BYTES = np.dtype(np.int32).itemsize  # of a shard's batches, whatever the store holds
 
 
@@ -38,16 +39,23 @@ class CohortShards:
     devices: Sequence[Sequence[int]]
     batch_rows: int
     max_batches: int
+    with_ids: bool = False
 
     def __len__(self) -> int:
         return len(self.devices)
 
     def __getitem__(self, index: int) -> Shard:
-        return self.store.shard(self.devices[index], self.batch_rows, self.max_batches)
+        shard = self.store.shard(self.devices[index], self.batch_rows, self.max_batches)
+        return (*shard, np.array(self.devices[index], np.int64)) if self.with_ids else shard
 
 
 def cut_cohort(
-    store: DeviceStore, cohort: np.ndarray, shards: int, batch_rows: int, max_batches: int
+    store: DeviceStore,
+    cohort: np.ndarray,
+    shards: int,
+    batch_rows: int,
+    max_batches: int,
+    with_ids: bool = False,
 ) -> CohortShards:
     """A cohort in at least `shards` parts that take about equally long, and in more where they would grow large.
 
@@ -57,13 +65,15 @@ def cut_cohort(
         shards: least number of parts, as long as there are as many devices.
         batch_rows: rows of a local batch.
         max_batches: local batches a device.
+        with_ids: for devices that send a message each. Shards are of few then, for TFF holds all messages of a shard.
     """
     rows = store.count_rows(cohort)
     batches = np.minimum(-(-rows // batch_rows), max_batches)
     device_bytes = max_batches * batch_rows * math.prod(store.rows.shape[1:]) * _PIECE_BYTES
     count = min(len(cohort), max(shards, -(-len(cohort) * device_bytes // _SHARD_BYTES)))
+    if with_ids:
+        count = max(count, -(-len(cohort) // _SHARD_MESSAGES))
     # Clipping and adding an update takes about as long as one batch.
     dealt = deal_longest_first((1 + batches).tolist(), count)
-    return CohortShards(
-        store, [cohort[places].tolist() for places in dealt], batch_rows, max_batches
-    )
+    devices = [cohort[places].tolist() for places in dealt]
+    return CohortShards(store, devices, batch_rows, max_batches, with_ids)

@@ -19,6 +19,15 @@ from federated.sensitivity import (
     toeplitz_squared_sensitivity,
     tree_squared_sensitivity,
 )
+from federated.skellam import (
+    MOST_BITS,
+    RENYI_ORDERS,
+    finest_scale,
+    padded_dimension,
+    rounded_norm,
+    skellam_divergence,
+)
+from federated.zcdp import check_positive
 
 
 @dataclass(frozen=True)
@@ -220,10 +229,119 @@ class Blt(ToeplitzStrategy):
         return values.real[order], inverse_scales.real[order]
 
 
+@dataclass(frozen=True)
+class Skellam(Strategy):
+    """Independent integer noise each round, of which each device adds a share before a sum modulo 2^bits.
+
+    The noise multiplier is what `min_reports` devices make together; more of them make more.
+
+    Attributes:
+        bits: of a value of a device's message and of the sum, 2 to MOST_BITS.
+        scale: grid steps of a clip norm, > 0.
+        dimension: values of a message, a power of two.
+        cohort: most devices that may report in a round; their sum does not wrap around.
+        min_reports: fewest devices whose sum may be opened.
+    """
+
+    name = "skellam"
+    bits: int
+    scale: float
+    dimension: int
+    cohort: int
+    min_reports: int
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.bits <= MOST_BITS:
+            raise ValueError(f"bits is {self.bits!r}, must be 2 to {MOST_BITS}")
+        if not 0 < self.scale < math.inf:
+            raise ValueError(f"scale is {self.scale!r}, must be positive and finite")
+        if self.dimension < 1 or self.dimension & (self.dimension - 1):
+            raise ValueError(f"dimension is {self.dimension!r}, must be a power of two")
+        if not 1 <= self.min_reports <= self.cohort:
+            raise ValueError(
+                f"min_reports is {self.min_reports!r}, must be 1 to the cohort, {self.cohort}"
+            )
+
+    @classmethod
+    def lay_out(
+        cls, bits: int, parameters: int, cohort: int, min_reports: int, noise_multiplier: float
+    ) -> "Skellam":
+        """With the finest grid of which a full cohort's sum fits into the bits, see `skellam.finest_scale`.
+
+        Args:
+            parameters: of the model, >= 1.
+
+        Raises:
+            ValueError: an argument is out of its range, or the bits are too few.
+        """
+        check_positive("noise_multiplier", noise_multiplier)
+        dimension = padded_dimension(parameters)
+        cls(bits, 1.0, dimension, cohort, min_reports)  # checks them
+        scale = finest_scale(bits, dimension, cohort, min_reports, noise_multiplier)
+        return cls(bits, scale, dimension, cohort, min_reports)
+
+    @property
+    def message_bytes(self) -> int:
+        """Of what a device sends, without what a protocol of secure aggregation adds."""
+        return -(-self.dimension * self.bits // 8)
+
+    def for_noise(self, noise_multiplier: float) -> "Skellam":
+        """The same messages, on the grid that fits another noise.
+
+        Raises:
+            ValueError: the bits are too few.
+        """
+        sizes = self.bits, self.dimension, self.cohort, self.min_reports
+        return self.lay_out(*sizes, noise_multiplier)
+
+    def for_cohort(self, cohort: int, noise_multiplier: float) -> "Skellam":
+        """For another cohort, in as many bits more as that needs; min_reports keep their share of it.
+
+        Raises:
+            ValueError: MOST_BITS are too few.
+        """
+        min_reports = math.ceil(self.min_reports * cohort / self.cohort)
+        for bits in range(self.bits, MOST_BITS):
+            try:
+                return self.lay_out(bits, self.dimension, cohort, min_reports, noise_multiplier)
+            except ValueError:
+                continue
+        return self.lay_out(MOST_BITS, self.dimension, cohort, min_reports, noise_multiplier)
+
+    def divergences(self, noise_multiplier: float) -> np.ndarray:
+        """Of one participation, at most, at skellam.RENYI_ORDERS."""
+        return skellam_divergence(noise_multiplier, self.scale, self.dimension, RENYI_ORDERS)
+
+    def squared_sensitivity(
+        self, rounds: int, min_separation: int, max_participations: int
+    ) -> float:
+        """Of the rounded updates, which are a little longer than the clip norm."""
+        participations = most_participations(rounds, min_separation, max_participations)
+        return participations * (rounded_norm(self.scale, self.dimension) / self.scale) ** 2
+
+    def prefix_variances(self, rounds: int) -> np.ndarray:
+        """Of the noise of full cohorts; rounding adds up to cohort / (4 scale^2), in clip norms, to each round's."""
+        return np.arange(1.0, rounds + 1) * self.cohort / self.min_reports
+
+
+@dataclass(frozen=True)
+class DeviceNoise:
+    """What devices must know to add their share of the noise, see `secure_aggregation`.
+
+    Attributes:
+        strategy: the messages' grid.
+        noise_multiplier: z >= 0, in clip norms, of `strategy.min_reports` devices together.
+    """
+
+    strategy: Skellam
+    noise_multiplier: float
+
+
 _KINDS: dict[str, type[Strategy]] = {
-    kind.name: kind for kind in (Gaussian, Tree, BandedToeplitz, Blt)
+    kind.name: kind for kind in (Gaussian, Tree, BandedToeplitz, Blt, Skellam)
 }
-MECHANISMS = tuple(_KINDS)
+MECHANISMS = tuple(name for name in _KINDS if name != Skellam.name)
+"""Those with noise of the server's, which need nothing but the participation to be chosen."""
 
 
 def strategy_document(strategy: Strategy) -> dict[str, Any]:
@@ -242,7 +360,7 @@ def read_strategy(document: Mapping[str, Any]) -> Strategy:
     name = parameters.pop("name")
     if name not in _KINDS:
         raise ValueError(
-            f"mechanism is {name!r}, and only {', '.join(MECHANISMS)} can be accounted for"
+            f"mechanism is {name!r}, and only {', '.join(_KINDS)} can be accounted for"
         )
     known = {field.name for field in fields(_KINDS[name])}
     if parameters.keys() != known:

@@ -14,10 +14,10 @@ from federated.local_training import METRICS
 from federated.mechanisms import AdaptiveClipping, create_mechanism
 from federated.participation import Participation
 from federated.round_log import measure_signal_to_noise
-from federated.sensitivity import most_participations
 from federated.server import LearningRate, Weights, create_server_optimizer
 from federated.shards import cut_cohort
 from federated.store import DeviceStore
+from federated.strategies import DeviceNoise, Skellam
 from model.checkpoint import number_arrays, numbered_arrays, save_arrays
 
 
@@ -46,6 +46,16 @@ class FederatedTraining:
     ) -> None:
         if canaries is not None and config.adaptive_clipping is not None:
             raise ValueError("canaries need a fixed clip norm: leave adaptive_clipping out")
+        strategy = config.strategy(sum(w.size for w in weights))
+        self._secure = strategy if isinstance(strategy, Skellam) else None
+        if canaries is not None and self._secure is not None:
+            raise ValueError("canaries send no messages: take another mechanism than skellam")
+        promised = self._secure and DeviceNoise(self._secure, config.noise_multiplier)
+        if engine.noise != promised:
+            raise ValueError(
+                f"the engine's devices add {engine.noise}, and the run promises {promised}: create the engine with"
+                " LocalTraining(noise=config.device_noise(...))"
+            )
         self._store, self._engine, self._config = store, engine, config
         self._canaries = canaries
         self.round = 0
@@ -65,11 +75,7 @@ class FederatedTraining:
             config,
             seed,
             sum(w.nbytes for w in self.weights),
-        )
-        rounds, min_separation = config.rounds, config.min_separation
-        limit = config.max_participations or rounds
-        strategy = config.mechanism_choice().build(
-            rounds, min_separation, most_participations(rounds, min_separation, limit)
+            None if self._secure is None else self._secure.message_bytes,
         )
         clipping = config.adaptive_clipping
         self._mechanism = create_mechanism(
@@ -88,7 +94,7 @@ class FederatedTraining:
                 strategy,
                 config.noise_multiplier,
                 config.clip_norm,
-                min_separation,
+                config.min_separation,
                 config.max_participations,
             )
         )
@@ -97,12 +103,17 @@ class FederatedTraining:
     def run_round(self) -> dict[str, float]:
         """One round: the mean of the cohort's clipped updates, noised, as a step of the server.
 
+        Where devices add the noise themselves and fewer than `min_reports` report, the round is given up: no device is
+        charged for it, and the server takes no step.
+
         The divisor is the cohort size of the config, not the number that reported, so it tells nothing about anyone.
         """
         config = self._config
         devices = self._participation.gather(self.round)
         clip_norm = self._mechanism.clip_norm
         reported = devices.reported[devices.reported < len(self._store)]
+        if self._secure is not None and len(reported) < self._secure.min_reports:
+            reported = reported[:0]  # too little noise: their sum is never opened
         sent = [*self.weights, *self._mechanism.broadcast()]
         sums, metrics = self._train(sent, reported)
         if self._canaries is not None:
@@ -113,28 +124,34 @@ class FederatedTraining:
         noised = self._mechanism.add_noise(sums)
         if self._canaries is not None:
             self._canaries.observe(noised)
-        mean = [update / config.cohort for update in noised]
-        self._optimizer.step(self.weights, mean, self._learning_rate.at(self.round))
+        if self._secure is None or len(reported):
+            mean = [update / config.cohort for update in noised]
+            self._optimizer.step(self.weights, mean, self._learning_rate.at(self.round))
         self.round += 1
-        self.history.append(
-            _mean_metrics(metrics)
-            | {
-                "clip_norm": clip_norm,
-                "signal_to_noise": measure_signal_to_noise(sums[: len(noised)], noised),
-            }
-            | devices.figures
-        )
+        figures = _mean_metrics(metrics) | {"clip_norm": clip_norm}
+        if self._secure is None:  # else nobody has seen the sum without its noise
+            figures["signal_to_noise"] = measure_signal_to_noise(sums[: len(noised)], noised)
+        self.history.append(figures | devices.figures)
         return self.history[-1]
 
     def _train(
         self, sent: Sequence[np.ndarray], cohort: np.ndarray
     ) -> tuple[list[np.ndarray], np.ndarray]:
-        """The engine's sums; zeros where nobody reported, for the round is held and noised all the same."""
+        """The engine's sums; zeros where nobody reported, for the round is held and noised all the same.
+
+        Where devices add the noise themselves, there is none then, and no step.
+        """
+        config, secure = self._config, self._secure
         if not len(cohort):
-            return [np.zeros_like(w) for w in sent], np.zeros(len(METRICS), np.float32)
-        config = self._config
+            zeros = sent if secure is None else [np.zeros(secure.dimension, np.int32)]
+            return [np.zeros_like(w) for w in zeros], np.zeros(len(METRICS), np.float32)
         shards = cut_cohort(
-            self._store, cohort, config.shards, config.batch_rows, config.max_batches
+            self._store,
+            cohort,
+            config.shards,
+            config.batch_rows,
+            config.max_batches,
+            secure is not None,
         )
         return self._engine.run_round(sent, shards)
 

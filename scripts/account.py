@@ -21,7 +21,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standar
 def account(
     rounds: Rounds,
     delta: Annotated[float, typer.Option(help="Of (epsilon, delta).")],
-    mechanism: Annotated[str, typer.Option(help="gaussian, tree, toeplitz or blt.")] = "tree",
+    mechanism: Annotated[
+        str, typer.Option(help="gaussian, tree, toeplitz, blt, or skellam: noise of the devices'.")
+    ] = "tree",
     noise_multiplier: Annotated[
         float | None, typer.Option(help="z, noise on the updates (tree: on a node), in clip norms.")
     ] = None,
@@ -40,6 +42,14 @@ def account(
     sampling_rate: Annotated[
         float | None, typer.Option(help="gaussian: Poisson sampling's chance of a device a round.")
     ] = None,
+    bits: Annotated[int | None, typer.Option(help="skellam: bits of a value of a message.")] = None,
+    parameters: Annotated[int | None, typer.Option(help="skellam: of the model.")] = None,
+    cohort: Annotated[
+        int | None, typer.Option(help="skellam: most devices that report in a round.")
+    ] = None,
+    min_reports: Annotated[
+        int | None, typer.Option(help="skellam: fewest of them; default: the cohort.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Privacy of a federated run: zCDP rho and (epsilon, delta), or the noise that meets an epsilon."""
@@ -47,18 +57,39 @@ def account(
     from federated.accounting import calibrate_noise_multiplier
     from federated.mechanism_choice import MechanismChoice
     from federated.sensitivity import most_participations
+    from federated.skellam import padded_dimension
+    from federated.strategies import Skellam, Strategy
 
-    choice = MechanismChoice(mechanism, restart_every, bands, buffers, count_stddev, sampling_rate)
     participations = most_participations(
         rounds, min_separation, rounds if max_participations is None else max_participations
     )
-    strategy = choice.build(rounds, min_separation, participations)
-    run = (rounds, min_separation, max_participations, delta)
     if (noise_multiplier is None) == (epsilon is None):
         raise ValueError("give either --noise-multiplier or --epsilon")
+    run = (rounds, min_separation, max_participations, delta)
+    own = {"bits": bits, "parameters": parameters, "cohort": cohort, "min_reports": min_reports}
+    options = (restart_every, bands, buffers, count_stddev, sampling_rate)
+    strategy: Strategy
+    if mechanism == Skellam.name:
+        if bits is None or parameters is None or cohort is None:
+            missing = [n for n, value in own.items() if value is None and n != "min_reports"]
+            raise ValueError(f"mechanism skellam needs {', '.join(missing)}")
+        if any(option is not None for option in options):
+            raise ValueError(f"mechanism skellam has no options but {', '.join(own)}")
+        dimension = padded_dimension(parameters)
+        least = cohort if min_reports is None else min_reports
+        strategy = Skellam(bits, 1.0, dimension, cohort, least)  # a draft
+    else:
+        others = [name for name, value in own.items() if value is not None]
+        if others:
+            raise ValueError(f"{', '.join(others)}: for mechanism skellam only, leave it out")
+        strategy = MechanismChoice(mechanism, *options).build(
+            rounds, min_separation, participations
+        )
     if epsilon is not None:
         noise_multiplier = calibrate_noise_multiplier(strategy, epsilon, *run)
     assert noise_multiplier is not None
+    if isinstance(strategy, Skellam):
+        strategy = strategy.for_noise(noise_multiplier)
     guarantee = account_strategy(strategy, noise_multiplier, *run)
     if as_json:
         print(json.dumps(dataclasses.asdict(guarantee)))
@@ -68,6 +99,13 @@ def account(
     print(f"squared sensitivity  {guarantee.squared_sensitivity:.6g} clip norms squared")
     if guarantee.rho is not None:
         print(f"rho                  {guarantee.rho:.4g} (zCDP)")
+    if isinstance(strategy, Skellam):
+        print(
+            f"grid                 {strategy.scale:,.0f} steps a clip norm, modulo 2^{strategy.bits}"
+        )
+        print(f"a message            {strategy.message_bytes:,} bytes")
+        print(f"epsilon              {guarantee.epsilon:.2f} (Renyi orders) at delta {delta:g}")
+        return
     kind = "exact" if guarantee.rho is not None else "privacy loss distribution"
     print(f"epsilon              {guarantee.epsilon:.2f} ({kind}) at delta {delta:g}")
     print(f"epsilon              {guarantee.epsilon_rdp:.2f} (grid RDP) at delta {delta:g}")

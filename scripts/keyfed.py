@@ -444,8 +444,9 @@ def _print_headline(results: dict[str, Any]) -> None:
     rich.console.Console().print(table)
     privacy = results["privacy"]
     projected = privacy["projected"]
+    rho = "" if privacy["rho"] is None else f" (rho {privacy['rho']:.3g})"
     print(
-        f"privacy: this simulation epsilon {privacy['epsilon']:.3g} (rho {privacy['rho']:.3g}); "
+        f"privacy: this simulation epsilon {privacy['epsilon']:.3g}{rho}; "
         f"projected to {projected['cohort']:,} of {projected['population']:,} devices a round: "
         f"epsilon {projected['epsilon']:.3g}, delta {privacy['delta']:g}"
     )

@@ -132,7 +132,11 @@ def build_federated(run: "Run", arm: str, folder: Path) -> None:
     weights = load_weights(run.out / "pretrained" / arm / "weights.npz")
     clip_norm = config.clip_norm if config.adaptive_clipping is None else None
     local_training = LocalTraining(
-        config.local_learning_rate, clip_norm, config.proximal, config.full_weight_pieces
+        config.local_learning_rate,
+        clip_norm,
+        config.proximal,
+        config.full_weight_pieces,
+        config.device_noise(sum(w.size for w in weights)),
     )
     engine = create_engine(
         config.engine,

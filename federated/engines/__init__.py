@@ -9,7 +9,9 @@ from typing import Protocol
 
 import numpy as np
 
-Shard = tuple[np.ndarray, np.ndarray]
+from federated.strategies import DeviceNoise
+
+Shard = tuple[np.ndarray, ...]
 
 
 class Shards(Protocol):
@@ -21,16 +23,25 @@ class Shards(Protocol):
 
 
 class Engine(Protocol):
-    """One round of local training over shards of devices."""
+    """One round of local training over shards of devices.
+
+    Attributes:
+        noise: that its devices add themselves, if any.
+    """
+
+    noise: DeviceNoise | None
 
     def run_round(
         self, weights: Sequence[np.ndarray], shards: Shards
     ) -> tuple[list[np.ndarray], np.ndarray]:
         """Sums of the clipped updates over all shards' devices, and summed METRICS of local_training.
 
+        Where devices add noise themselves (`LocalTraining.noise`), the sum of their messages in place of the updates'.
+
         Args:
-            weights: the server's weights.
-            shards: (batches int32 [D, S, B, 2, T], steps int32 [D]) each; D may differ between shards.
+            weights: the server's weights, and with them what the mechanism broadcasts.
+            shards: (batches int32 [D, S, B, 2, T], steps int32 [D]) each; D may differ between shards. With noise of
+                the devices' own, their ids int64 [D] come third.
 
         Raises:
             RuntimeError: a shard's workers were lost again and again; nothing of the round counts.

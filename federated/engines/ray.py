@@ -118,6 +118,7 @@ class RayEngine:
         self._guard = _start_ray(workers) if address is None else None
         if address is not None:
             _join_ray(address)
+        self.noise = training.noise
         self._pool = WorkerPool(lambda: RayWorker(training), workers, shard_timeout_s)
 
     def run_round(self, weights: Sequence[np.ndarray], shards: Shards) -> RoundSums:
@@ -128,7 +129,7 @@ class RayEngine:
         def train(worker: RayWorker, shard: Shard, limit_s: float) -> RoundSums:
             return worker.call("run_round", limit_s, everywhere, shard)
 
-        return add_rounds(weights, self._pool.map(train, shards))
+        return add_rounds(weights, self._pool.map(train, shards), self.noise)
 
     def sum_histograms(self, shards: Shards, buckets: int, clip_norm: float) -> np.ndarray:
         def sum_shard(worker: RayWorker, shard: Shard, limit_s: float) -> np.ndarray:

@@ -35,6 +35,7 @@ from federated.engines.sums import RoundSums, add_histograms, add_rounds
 from federated.histogram import sum_histograms
 from federated.isolation import is_isolated
 from federated.local_training import LocalTraining, train_shard
+from federated.secure_aggregation import make_message
 
 _log = logging.getLogger(__name__)
 
@@ -198,7 +199,10 @@ class TffWorker:
 
 
 class TffEngine:
-    """A TFF client per shard, each on the next free worker process."""
+    """A TFF client per shard, each on the next free worker process.
+
+    With noise of the devices' own, a client per device: a worker sums a shard of them, and what comes back is added.
+    """
 
     def __init__(
         self, training: LocalTraining, workers: int = 2, shard_timeout_s: float | None = None
@@ -208,24 +212,30 @@ class TffEngine:
                 "TFF's worker listens on every interface without credentials, and this process has no network of its"
                 " own: mind the firewall, or use the engine `local`"
             )
+        self.noise = training.noise
         self._training = training
         self._rounds: dict[tuple, Any] = {}  # compiled computations by shapes
         self._pool = WorkerPool(TffWorker, workers, shard_timeout_s)
 
     def run_round(self, weights: Sequence[np.ndarray], shards: Shards) -> RoundSums:
+        noise = self.noise
         if not len(shards):
-            return add_rounds(weights, [])
+            return add_rounds(weights, [], noise)
         shapes = tuple(w.shape for w in weights), shards[0][0].shape[2:]
         if shapes not in self._rounds:
-            self._rounds[shapes] = _compile(build_round(*shapes, self._training))
+            build = build_round if noise is None else build_secure_round
+            self._rounds[shapes] = _compile(build(*shapes, self._training))
         computation = self._rounds[shapes]
-        sent = _Weights(b"".join(w.astype(np.float32).tobytes() for w in weights))
+        sent: Any = list(weights)
+        if noise is None:
+            sent = _Weights(b"".join(w.astype(np.float32).tobytes() for w in weights))
 
         def train(worker: TffWorker, shard, limit_s: float) -> RoundSums:
-            sums, metrics = worker.call(computation, limit_s, sent, [shard])
+            clients = [shard] if noise is None else _split_devices(*shard)
+            sums, metrics = worker.call(computation, limit_s, sent, clients)
             return [np.asarray(s) for s in sums], np.asarray(metrics)
 
-        return add_rounds(weights, self._pool.map(train, shards))
+        return add_rounds(weights, self._pool.map(train, shards), noise)
 
     def sum_histograms(self, shards: Shards, buckets: int, clip_norm: float) -> np.ndarray:
         computation = _compile(build_histogram_sum(buckets, clip_norm))
@@ -240,7 +250,14 @@ class TffEngine:
 
 
 def _compile(computation):
-    return tff.backends.native.desugar_and_transform_to_native(computation)
+    # TFF's runtime has no cryptography, and no operator for secure sums: TFF itself replaces them by plain ones.
+    plain = tff.backends.test.replace_secure_intrinsics_with_bodies(computation)
+    return tff.backends.native.desugar_and_transform_to_native(plain)
+
+
+def _split_devices(batches: np.ndarray, steps: np.ndarray, devices: np.ndarray) -> list[tuple]:
+    """A shard of one device each."""
+    return [(batches[i : i + 1], steps[i : i + 1], devices[i : i + 1]) for i in range(len(devices))]
 
 
 def build_round(
@@ -271,6 +288,50 @@ def build_round(
     def run_round(weights, shards):
         sums, metrics = tff.federated_map(run_shard, (tff.federated_broadcast(weights), shards))
         return tff.federated_sum(sums), tff.federated_sum(metrics)
+
+    return run_round
+
+
+def build_secure_round(
+    shapes: Sequence[tuple[int, ...]], row_shape: tuple[int, ...], training: LocalTraining
+):
+    """Federated computation ((weights, round key)@SERVER, {device}@CLIENTS) -> (sum modulo 2^bits, metrics)@SERVER.
+
+    The sum is TFF's `SecureModularSumFactory`, within whatever makes secure sums secure where it runs.
+
+    Args:
+        shapes: of the flat list of weights, and of the round's key.
+        row_shape: (B, 2, T) of a batch.
+        training: what each device does, with `noise`.
+    """
+    assert training.noise is not None
+    strategy = training.noise.strategy
+    weights_type = tff.to_type([tff.TensorType(np.float32, shape) for shape in shapes[:-1]])
+    sent_type = tff.to_type([*weights_type, tff.TensorType(np.int64, shapes[-1])])
+    device_type = tff.to_type(
+        (
+            tff.TensorType(np.int32, [1, None, *row_shape]),
+            tff.TensorType(np.int32, [1]),
+            tff.TensorType(np.int64, [1]),
+        )
+    )
+    message_type = tff.TensorType(np.int32, [strategy.dimension])
+    secure_sum = tff.aggregators.SecureModularSumFactory(2**strategy.bits).create(message_type)
+
+    @tff.tensorflow.computation(sent_type, device_type)
+    def run_device(sent, device):
+        *weights, round_key = sent
+        batches, steps, ids = device
+        message, metrics = make_message(weights, round_key, batches, steps, ids[0], training)
+        return message, tf.identity(metrics)
+
+    @tff.federated_computation(
+        tff.FederatedType(sent_type, tff.SERVER), tff.FederatedType(device_type, tff.CLIENTS)
+    )
+    def run_round(sent, devices):
+        messages, metrics = tff.federated_map(run_device, (tff.federated_broadcast(sent), devices))
+        summed = secure_sum.next(secure_sum.initialize(), messages)
+        return [summed.result], tff.federated_sum(metrics)
 
     return run_round
 

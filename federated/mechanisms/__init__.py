@@ -9,9 +9,10 @@ import tensorflow_privacy as tfp
 from federated.mechanisms.adaptive import AdaptiveClipping, AdaptiveClipSumQuery
 from federated.mechanisms.blt import BltSumQuery
 from federated.mechanisms.gaussian import GaussianSumQuery
+from federated.mechanisms.skellam import SkellamSumQuery
 from federated.mechanisms.toeplitz import BandedToeplitzSumQuery
 from federated.mechanisms.tree import build_tree_query
-from federated.strategies import BandedToeplitz, Blt, Gaussian, Strategy, Tree
+from federated.strategies import BandedToeplitz, Blt, Gaussian, Skellam, Strategy, Tree
 
 
 class Mechanism:
@@ -51,6 +52,32 @@ class Mechanism:
     def restore(self, state: Sequence[np.ndarray]) -> None:
         """Goes on from `state()`."""
         self._state = tf.nest.pack_sequence_as(self._state, [tf.constant(t) for t in state])
+
+
+class SecureMechanism(Mechanism):
+    """A query of which the devices add the noise: what comes back is the sum of their messages, to be read only."""
+
+    def __init__(self, query: SkellamSumQuery, clip_norm: float) -> None:
+        super().__init__(query)
+        self._clip_norm = clip_norm
+
+    @property
+    def clip_norm(self) -> float:
+        return self._clip_norm
+
+    def broadcast(self) -> list[np.ndarray]:
+        """The round's key."""
+        return [self._query.derive_sample_params(self._state).numpy()]
+
+    def add_noise(self, clipped_sum: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The round's sum of updates with the noise that is in it already.
+
+        Args:
+            clipped_sum: of the messages, modulo 2^bits, the list's only part.
+        """
+        [total] = clipped_sum
+        noised, self._state, _ = self._query.get_noised_result(tf.constant(total), self._state)
+        return [n.numpy() for n in noised]
 
 
 def create_mechanism(
@@ -97,4 +124,6 @@ def create_mechanism(
             return Mechanism(BandedToeplitzSumQuery(*common, strategy))
         case Blt():
             return Mechanism(BltSumQuery(*common, strategy))
+        case Skellam():
+            return SecureMechanism(SkellamSumQuery(*common, strategy), clip_norm)
     raise ValueError(f"strategy {strategy!r}: no mechanism draws its noise")

@@ -41,6 +41,19 @@ def test_shards_hold_each_device_of_the_cohort_once(shards) -> None:
     assert sorted(part.tobytes() for part in rows) == sorted(part.tobytes() for part in expected)
 
 
+def test_devices_that_send_a_message_each_come_with_their_ids_and_few_at_a_time() -> None:
+    store, cohort = build_store(MESSAGES), np.array([3, 1, 9, 15, *range(16, 20), 5, 6, 7, 8])
+    plain, cut = cut_cohort(store, cohort, 1, 3, 2), cut_cohort(store, cohort, 1, 3, 2, True)
+    assert (len(plain), len(cut), len(plain[0])) == (1, 2, 2)
+    seen = []
+    for batches, steps, ids in (cut[index] for index in range(len(cut))):
+        expected = store.shard(ids.tolist(), 3, 2)
+        np.testing.assert_array_equal(batches, expected[0])
+        np.testing.assert_array_equal(steps, expected[1])
+        seen += ids.tolist()
+    assert sorted(seen) == sorted(cohort.tolist())
+
+
 def test_a_large_cohort_is_cut_into_shards_of_bounded_size(monkeypatch) -> None:
     """Ten times the devices, ten times the shards; a shard is read when it is asked for, and again the same."""
     monkeypatch.setattr(federated.shards, "_SHARD_BYTES", 2_000)

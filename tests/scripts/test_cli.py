@@ -18,6 +18,7 @@ PUBLISHED = {
     "--max-participations": "6",
     "--delta": "1e-10",
 }
+SKELLAM = {"mechanism": "skellam", "bits": "20", "parameters": "1400000", "cohort": "6500"}
 
 
 def account(*more: str, **changed: str) -> list[str]:
@@ -51,6 +52,15 @@ def test_help_is_there_without_a_heavy_import() -> None:
         assert f" {command} " in done.stdout
 
 
+def test_account_charges_the_devices_own_noise_as_gaussian_noise_and_a_little() -> None:
+    gaussian = json.loads(run_keyfed(*account("--json", mechanism="gaussian")).stdout)
+    skellam = json.loads(run_keyfed(*account("--json", **SKELLAM)).stdout)
+    assert gaussian["epsilon_rdp"] < skellam["epsilon"] < 1.02 * gaussian["epsilon_rdp"]
+    assert skellam["rho"] is None and skellam["strategy"]["dimension"] == 2**21
+    plain = run_keyfed(*account(**SKELLAM)).stdout
+    assert "modulo 2^20" in plain and f"{2**21 * 20 // 8:,} bytes" in plain
+
+
 def test_account_gives_the_published_numbers() -> None:
     done = run_keyfed(*account("--json"))
     figures = json.loads(done.stdout)
@@ -79,6 +89,10 @@ def test_account_gives_the_published_numbers() -> None:
         ({"mechanism": "toeplitz", "bands": "400"}, ("bands is 400", "1 to 314")),
         ({"mechanism": "gaussian", "sampling_rate": "0.1"}, ("sampling_rate", "covers both")),
         ({"epsilon": "8"}, ("either --noise-multiplier or --epsilon",)),
+        ({"mechanism": "skellam"}, ("skellam needs bits, parameters, cohort",)),
+        ({"bits": "20"}, ("bits: for mechanism skellam only",)),
+        (SKELLAM | {"bits": "14"}, ("bits is 14, too few for a cohort of 6500",)),
+        (SKELLAM | {"min_reports": "0"}, ("min_reports is 0", "1 to the cohort, 6500")),
     ],
 )
 def test_account_refuses_what_is_out_of_range(
