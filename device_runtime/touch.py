@@ -32,6 +32,7 @@ _SWAPPED = 0.0028
 _BOUNCED = 0.5  # of the letters too many are the same key once more, the others a neighbour of it
 _APOSTROPHE_OMITTED = 0.25  # real chat: im 20 %, dont 25 %, thats 31 % of both forms
 
+_FARTHEST_MM = 1_000.0  # so that no distance overflows
 _IMPOSSIBLE = np.float32(-1e4)  # finite, so that sums of it stay comparable
 # Nats behind the likeliest word after two letters that end the search; a key that is no neighbour costs about 8.
 _HOPELESS = 12.0
@@ -165,6 +166,7 @@ class WordTouches:
             nowhere = (math.nan, math.nan)
             points = np.array([nowhere if touch is None else touch for touch in touches_mm])
             known = np.isfinite(points).all(axis=1)
+            points = np.clip(points, -_FARTHEST_MM, _FARTHEST_MM)
             away = points[known, None] - (layout.centres_mm + OFFSET_MM)
             log_density = -(away**2).sum(axis=2) / (2 * SIGMA_MM**2)
             density = np.exp(log_density - log_density.max(axis=1, keepdims=True))
