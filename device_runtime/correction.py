@@ -18,8 +18,8 @@ from device_runtime.tokenizer import UNK, Tokenizer, is_one_word
 from device_runtime.touch import MOST_LETTERS, Touches, WordTouches
 from device_runtime.words import normalize
 
-# A typed word is replaced if another one is e^margin times as probable. Tuned on validation users of a quick run, so that
-# one right word in 200 is changed, and of those that are known one in 1,000.
+# A typed word is replaced if another one is e^margin times as probable. Tuned on validation users of a quick run: of
+# right words about 1 in 200 is changed, of those that are known 1 in 1,000.
 KNOWN_MARGIN = 6.0
 UNKNOWN_MARGIN = 3.0
 

@@ -27,6 +27,9 @@ from tests.sources import SECRET_USER, SECRET_WORD
 
 SHARES = ("top1", "top3", "top1_all", "oov_rate")
 
+TYPED_FIGURES = ("correction", "correction_by_letters", "false_correction")
+TYPED_FIGURES += ("false_correction_by_letters", "completion")
+
 
 def refuse_constant(name: str) -> None:
     raise AssertionError(f"{name} is not JSON")
@@ -207,6 +210,10 @@ def test_evaluate_on_the_test_users_file_gives_the_figures_of_the_run(
     results = read_results(finished.out)
     assert figures.pop("users") == results["evaluation"]["users"]
     assert figures.pop("targets") == results["evaluation"]["targets"]
+    typed = {name: figures.pop(name) for name in TYPED_FIGURES}
+    for figure in typed.values():
+        assert 0 <= figure["low"] <= figure["value"] <= figure["high"] <= 1
+    assert typed["correction"]["value"] > 0.3 > 0.1 > typed["false_correction"]["value"]
     assert figures == results["arms"]["synthetic"]["federated"]
 
 
