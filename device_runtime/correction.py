@@ -66,15 +66,14 @@ class Corrector:
         self._layout = layout
         self._blocked = frozenset(blocked)
         ends = np.flatnonzero(tokenizer.ends_word & tokenizer.can_suggest).tolist()
-        words = {tokenizer.surfaces[i] for i in ends}.union(lexicon.words) - self._blocked
-        self._touches = WordTouches(
-            [
-                word
-                for word in words
-                if len(word) <= MOST_LETTERS and any(map(str.isalpha, word)) and is_one_word(word)
-            ],
-            layout,
+        known = set(lexicon.words)
+        known.update(
+            surface
+            for surface in {tokenizer.surfaces[i] for i in ends} - known
+            if any(map(str.isalpha, surface)) and is_one_word(surface)
         )
+        known -= self._blocked
+        self._touches = WordTouches([word for word in known if len(word) <= MOST_LETTERS], layout)
         self._index = {word: i for i, word in enumerate(self._touches.words)}
         self._pieces = tokenizer.encode_each_word(self._touches.words)
         self._first_piece = np.array([pieces[0] for pieces in self._pieces], np.intp)
@@ -86,7 +85,7 @@ class Corrector:
         typed: str,
         count: int,
         touches_mm: Touches | None = None,
-        max_steps: int = 16,
+        max_steps: int = 8,
     ) -> list[tuple[str, float]]:
         """The `count` words most probably begun with the letters typed so far; ties by text.
 
@@ -120,7 +119,7 @@ class Corrector:
         state: DecoderState,
         typed: str,
         touches_mm: Touches | None = None,
-        max_steps: int = 16,
+        max_steps: int = 8,
     ) -> str:
         """The word to put in for a finished one: itself in lower case, unless another was surely meant.
 
@@ -149,9 +148,10 @@ class Corrector:
     def _guess_rest(self, lexicon: Lexicon) -> np.ndarray:
         """float32 [words], log P(word | its first piece) among words of several pieces; 0 for words of one."""
         longer = np.array([len(pieces) > 1 for pieces in self._pieces], bool)
-        found = np.array([lexicon.find(word) for word in self._touches.words], np.intp)
+        index = {word: i for i, word in enumerate(lexicon.words)}
         # Words of several pieces are all of the lexicon.
-        shares = np.exp(lexicon.log_probs[found[longer]].astype(np.float64))
+        found = np.array([index.get(word, -1) for word in self._touches.words], np.intp)[longer]
+        shares = np.exp(lexicon.log_probs[found].astype(np.float64))
         firsts = self._first_piece[longer]
         rest = np.zeros(len(longer), np.float32)
         rest[longer] = np.log(shares / np.bincount(firsts, shares, self._tokenizer.size)[firsts])

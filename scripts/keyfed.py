@@ -132,7 +132,7 @@ def evaluate(
     ] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Next-word accuracy of a bundle on people's messages; correction and completion of words typed by simulated thumbs."""
+    """Next-word accuracy of a bundle on people's messages; correction and completion of words that thumbs type."""
     import functools
 
     from device_runtime.keyboard import Keyboard

@@ -49,10 +49,9 @@ def word_log_prob(decoder: Decoder, tokenizer: Tokenizer, state: DecoderState, w
 
 def candidates(tokenizer: Tokenizer, lexicon: Lexicon) -> list[str]:
     ends = np.flatnonzero(tokenizer.ends_word & tokenizer.can_suggest).tolist()
-    words = {tokenizer.surfaces[i] for i in ends} | set(lexicon.words)
-    return sorted(
-        word for word in words if is_one_word(word) and not word.replace(":", "").isdigit()
-    )
+    pieces = {tokenizer.surfaces[i] for i in ends}
+    alone = {piece for piece in pieces if is_one_word(piece) and any(map(str.isalpha, piece))}
+    return sorted(alone.union(lexicon.words))
 
 
 @pytest.mark.parametrize("typed", ["t", "fo", "cpf", "don'", "tomorr", "dogs", "zzz", "10", "жук"])
