@@ -23,9 +23,7 @@ from device_runtime.words import normalize
 KNOWN_MARGIN = 6.0
 UNKNOWN_MARGIN = 3.0
 
-_NEXT_PIECE = (
-    -5.0
-)  # log-probability of each further piece of letters that are no word; a guess, chosen
+_NEXT_PIECE = -5.0  # log-probability of a further piece of what is no word; a guess, chosen
 _POOL = 48  # words whose scores are looked at more closely
 
 
