@@ -65,11 +65,7 @@ class Pacer:
 
 
 class Turn:
-    """One call's time. One thread at a time.
-
-    Attributes:
-        limited: whether the call has a budget.
-    """
+    """One call's time. One thread at a time."""
 
     def __init__(self, pacer: Pacer, deadline: float | None, resting: bool) -> None:
         self._pacer = pacer
@@ -77,7 +73,6 @@ class Turn:
         self._resting = resting
         self._steps = 0
         self._stepping_since: float | None = None
-        self.limited = deadline is not None
 
     def in_time(self) -> bool:
         """Whether one more model step may be made, which the caller then makes at once."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # Model steps of a completion. After two letters 67.5 % of validation users' words were in the list of three with 4
 # steps and with 16 (quick run), with none 67.2 %.
 _COMPLETION_STEPS = 4
-_CORRECTION_STEPS = 16
+_CORRECTION_STEPS = 8
 # Nats by which a punctuation mark must be likelier than the best word to be shown, then as the first of the list. On
 # validation users of a quick run one was shown before 8 % of all words, and was right in 27 % of these cases; the word
 # that it took the place of would have been right in 3 %.

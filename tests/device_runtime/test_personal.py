@@ -255,6 +255,17 @@ def test_a_file_may_be_edited_by_hand(path: Path) -> None:
     assert history.share("tom", "saw") > history.share("tom", None) > 0
 
 
+def test_a_blocked_word_written_into_the_file_is_not_suggested(
+    keyboard: Keyboard, path: Path
+) -> None:
+    path.write_text(HEADER + "dog\t90\nsaw\t90\nsaw dog\t80\n", "utf-8")
+    session = keyboard.session(PersonalHistory(path))
+    session.commit("we saw")
+    for prefix in ("", "d", "do", "dog", "dgo"):
+        assert "dog" not in texts(session, prefix, 50)
+    assert session.autocorrect("dgo") != "dog"
+
+
 def test_a_huge_file_is_refused(path: Path) -> None:
     path.write_bytes(b" " * (2**21 + 1))
     with pytest.raises(PersonalError, match="larger than"):
