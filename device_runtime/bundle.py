@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 MODEL = "model.tflite"
 TOKENIZER = "tokenizer.model"
 TRUECASE = "truecase.tsv"
 BLOCKLIST = "blocklist.txt"
-FILES = (MODEL, TOKENIZER, TRUECASE, BLOCKLIST)
+LEXICON = "lexicon.bin"
+FILES = (MODEL, TOKENIZER, TRUECASE, BLOCKLIST, LEXICON)
 FACTS = ("vocabulary_size", "state_shapes", "quantisation", "training", "licences")
 
 # Far above any phone keyboard (budget 10 MB): whatever claims to be larger is not read into memory.

@@ -76,7 +76,9 @@ class Tokenizer:
 
         self._text_pieces = np.flatnonzero(self.can_suggest)
         self._sorted = sorted((s, i) for i, s in enumerate(self.surfaces) if self.can_suggest[i])
+        self._sorted_ids = np.array([i for _, i in self._sorted], dtype=np.int64)
         self._starts = {s: i for s, i in self._sorted if not self.ends_word[i]}
+        self._longest = max(map(len, self._starts), default=0)
 
     def encode_words(self, words: Sequence[str]) -> list[int]:
         """Token ids of `words` (as `split_words` gives them), each word encoded alone and ended."""
@@ -114,13 +116,19 @@ class Tokenizer:
             return self._text_pieces
         first = bisect_left(self._sorted, (prefix,))
         last = bisect_left(self._sorted, (prefix + _LAST,))
-        ids = [i for _, i in self._sorted[first:last]]
-        ids += [
-            self._starts[prefix[:n]] for n in range(1, len(prefix)) if prefix[:n] in self._starts
+        shorter = [
+            self._starts[prefix[:n]]
+            for n in range(1, min(len(prefix), self._longest + 1))
+            if prefix[:n] in self._starts
         ]
-        return np.array(sorted(ids), dtype=np.int64)
+        return np.sort(np.concatenate([self._sorted_ids[first:last], np.array(shorter, np.int64)]))
 
 
 def is_one_word(text: str) -> bool:
     """Whether `text` is one whole word: what `split_words` leaves alone and the metric counts."""
     return text.isalnum() or (is_word(text) and split_words(text) == [text])
+
+
+def begins_word(text: str) -> bool:
+    """Whether some letter or digit after `text` makes it one whole word."""
+    return is_one_word(text + "a") or is_one_word(text + "1")

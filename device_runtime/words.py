@@ -42,3 +42,20 @@ def split_words(text: str) -> list[str]:
 def is_word(token: str) -> bool:
     """Whether a token is a target of the next-word metric: it holds a letter or a digit."""
     return any(c.isalnum() for c in token)
+
+
+def is_emoji(token: str) -> bool:
+    """Whether one of `split_words`' tokens is an emoji, or a run of it."""
+    return bool(token) and all(
+        ord(c) >= _FIRST_PICTURE and unicodedata.category(c) in _PICTURES for c in token
+    )
+
+
+def is_mark(token: str) -> bool:
+    """Whether one of `split_words`' tokens is a punctuation mark of a sentence, or a run of it."""
+    return bool(token) and all(c in _MARKS for c in token)
+
+
+_FIRST_PICTURE = 0x2190  # below are signs such as ° and ©
+_PICTURES = frozenset({"So", "Sk"})  # Sk: skin tones
+_MARKS = frozenset(".,!?…")

@@ -127,16 +127,19 @@ def evaluate(
             help="Words that count as in-vocab, one a line; default: vocabulary.txt of the run."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap over users.")] = 1,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of the bootstrap over users and the simulated fingers.")
+    ] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Next-word accuracy of a bundle on people's messages, through its TFLite file."""
+    """Next-word accuracy of a bundle on people's messages; correction and completion of words that thumbs type."""
     import functools
 
     from device_runtime.keyboard import Keyboard
     from eval.next_word import score_users
     from eval.targets import EvaluationVocabulary
     from federated.population import mask_pii, read_message_file
+    from scripts.fingers import LAYOUT, score_typing
     from scripts.progress import show_progress
 
     if vocabulary is None:
@@ -162,9 +165,12 @@ def evaluate(
         )
     if not scores.in_vocab.any():
         raise ValueError(f"{text}: holds no word of {vocabulary}: give more text or --vocabulary")
+    keyboard, messages = Keyboard.open(bundle, LAYOUT), list(users.values())
+    with show_progress("typed words", len(users)) as advance:
+        typed = score_typing(keyboard, messages, words, seed, lambda done: advance(done, ""))
     figures: dict[str, Any] = {
         name: {"value": interval.value, "low": interval.low, "high": interval.high}
-        for name, interval in scores.intervals(seed).items()
+        for name, interval in (scores.intervals(seed) | typed.intervals(seed)).items()
     }
     figures |= {"users": len(scores), "targets": int(scores.targets.sum())}
     if as_json:
@@ -173,10 +179,10 @@ def evaluate(
     for name, figure in figures.items():
         if isinstance(figure, dict):
             print(
-                f"{name:10} {figure['value']:7.2%}   95 % interval {figure['low']:.2%} to {figure['high']:.2%}"
+                f"{name:27} {figure['value']:7.2%}   95 % interval {figure['low']:.2%} to {figure['high']:.2%}"
             )
         else:
-            print(f"{name:10} {figure:,}")
+            print(f"{name:27} {figure:,}")
 
 
 @app.command()

@@ -201,7 +201,15 @@ class Run:
     def exported(self, arm: str, step: str) -> Stage:
         """The keyboard bundle of one arm before or after federated learning, in the folder `bundle`."""
         build = functools.partial(build_exported, self, arm, step)
-        rooms = ("model/export.py", "model/quantisation.py", "model/blocklist.txt", *SCORING)
+        rooms = (
+            "model/export.py",
+            "model/quantisation.py",
+            "model/blocklist.txt",
+            "device_runtime/bundle.py",
+            "device_runtime/lexicon.py",
+            "scripts/pool_files.py",
+            *SCORING,
+        )
         return Stage(f"exported/{arm}-{step}", {}, rooms, (self.trained(arm, step),), build)
 
     def evaluated(self, arm: str, step: str) -> Stage:

@@ -3,13 +3,14 @@
 import dataclasses
 import gzip
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from device_runtime.tokenizer import Tokenizer
+from device_runtime.tokenizer import Tokenizer, is_one_word
 from model.rows import encode_message, encode_text, pack_rows
 from synthetic_text.arms import PoolTexts, Recipe, count_words
 from synthetic_text.mixture import Pool
@@ -119,6 +120,37 @@ def load_training_pools(
         )
         distinct += words
     return TrainingPools(pools, share_out(recipe.shares, pools), distinct)
+
+
+def count_pool_words(
+    folder: Path, recipe: Recipe, left_out: frozenset[str]
+) -> tuple[Counter[str], Counter[tuple[str, str]]]:
+    """What `write_lexicon` takes of the pools that `recipe` reads: words, and pairs of neighbours.
+
+    Counted as meant, not as typed. What holds no letter is no word of a lexicon, nor are those of `left_out`.
+    """
+    words: Counter[str] = Counter()
+    pairs: Counter[tuple[str, str]] = Counter()
+    for name in recipe.shares:
+        for message in read_pool(folder / f"{name}.jsonl.gz"):
+            if not (recipe.deduplicate and message.repeat):
+                words.update(message.words)
+                pairs.update(zip(["", *message.words], message.words, strict=False))
+    kept = {
+        word
+        for word in words
+        if is_one_word(word) and any(map(str.isalpha, word)) and word not in left_out
+    }
+    return (
+        Counter({word: count for word, count in words.items() if word in kept}),
+        Counter(
+            {
+                pair: count
+                for pair, count in pairs.items()
+                if pair[1] in kept and (pair[0] in kept or not pair[0])
+            }
+        ),
+    )
 
 
 def chat_pool(users: Iterable[Sequence[str]], tokenizer: Tokenizer, row_tokens: int) -> Pool:

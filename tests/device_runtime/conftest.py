@@ -9,8 +9,9 @@ import pytest
 from device_runtime.bundle import write_bundle
 from device_runtime.decoder import Decoder
 from device_runtime.keyboard import Keyboard
+from device_runtime.lexicon import write_lexicon
 from device_runtime.tokenizer import Tokenizer
-from tests.device_runtime.tiny_model import export_random_model, train_tokenizer
+from tests.device_runtime.tiny_model import count_words, export_random_model, train_tokenizer
 
 
 @pytest.fixture(scope="session")
@@ -48,6 +49,7 @@ def bundle_parts(
         "tokenizer.model": tokenizer_model,
         "truecase.tsv": b"tom\tTom\nmonday\tMonday\n",
         "blocklist.txt": b"dog\n\nforgot\n",
+        "lexicon.bin": write_lexicon(*count_words()),
     }
     facts = {
         "vocabulary_size": tokenizer.size,

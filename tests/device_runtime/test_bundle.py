@@ -81,7 +81,7 @@ def test_names_that_are_no_plain_file_of_the_bundle(path: Path, name: str) -> No
 @pytest.mark.parametrize(
     "edit",
     [
-        lambda m: m.update(schema_version=2),
+        lambda m: m.update(schema_version=1),
         lambda m: m.pop("schema_version"),
         lambda m: m.update(files=[]),
         lambda m: m["files"].pop("blocklist.txt"),

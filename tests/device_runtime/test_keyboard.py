@@ -1,92 +1,15 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from device_runtime.bundle import BundleError
-from device_runtime.keyboard import Keyboard, Session
-from device_runtime.words import normalize, split_words
-
-
-def after(keyboard: Keyboard, *texts: str) -> Session:
-    session = keyboard.session()
-    for text in texts:
-        session.commit(text)
-    return session
-
-
-UNICODE = st.text(st.characters(exclude_categories=()))  # lone surrogates included
-WORDS = st.sampled_from(["We", "don't", "saw", "to", "di", "...", "it.", "10", "▁"])
-TYPED = UNICODE | st.lists(WORDS).map(" ".join)
-
-
-@settings(max_examples=300, deadline=None)
-@given(first=TYPED, second=TYPED, prefix=TYPED)
-def test_any_unicode_and_state_equals_a_fresh_replay(
-    keyboard: Keyboard, first: str, second: str, prefix: str
-) -> None:
-    session = after(keyboard, first, second)
-    suggestions = session.suggest(prefix)
-    replay = after(keyboard, first + " " + second)
-    assert np.array_equal(session._state.log_probs, replay._state.log_probs)
-    assert suggestions == replay.suggest(prefix)
-    for suggestion in suggestions:
-        assert normalize(suggestion.text).startswith(normalize(prefix))
-
-
-def test_suggesting_does_not_change_the_message(keyboard: Keyboard) -> None:
-    session = after(keyboard, "We saw")
-    first = session.suggest(count=5)
-    session.suggest("t")
-    assert session.suggest(count=5) == first
-
-
-def test_reset_starts_a_new_message(keyboard: Keyboard) -> None:
-    session = after(keyboard, "we saw the dog.")
-    session.reset()
-    assert session.suggest() == keyboard.session().suggest()
-
-
-def test_sessions_do_not_disturb_each_other(keyboard: Keyboard) -> None:
-    one, other = after(keyboard, "we saw"), after(keyboard, "tom")
-    expected = one.suggest()
-    other.commit("missed the taxi")
-    assert one.suggest() == expected
-
-
-def test_words_are_shown_as_they_are_written(keyboard: Keyboard) -> None:
-    shown = {
-        start: {s.text for s in after(keyboard, text).suggest(start, count=40)}
-        for text, start in (("we saw", "to"), ("we saw", "tomorro"), ("we saw", "i"))
-    }
-    assert "Tom" in shown["to"] and "tom" not in shown["to"]
-    assert shown["tomorro"] and all(text.startswith("tomorro") for text in shown["tomorro"])
-    assert "I" in shown["i"] and "i" not in shown["i"]
-
-
-@pytest.mark.parametrize("text", ["", "we saw it.", "what?!", "no ..."])
-def test_sentence_starts_with_a_capital(keyboard: Keyboard, text: str) -> None:
-    shown = after(keyboard, text).suggest("d", count=10)
-    assert len(shown) == 10 and all(s.text[0].isupper() for s in shown)
-
-
-@pytest.mark.parametrize("text", ["we", "we saw it,", "lol 😂"])
-def test_middle_of_a_sentence_does_not(keyboard: Keyboard, text: str) -> None:
-    shown = after(keyboard, text).suggest("d", count=10)
-    assert len(shown) == 10 and all(s.text[0].islower() for s in shown)
-
-
-def test_blocked_words_are_never_suggested_but_predicted(keyboard: Keyboard) -> None:
-    session = after(keyboard, "we saw the")
-    for prefix in ("", "d", "do", "dog", "DOG"):
-        assert "dog" not in {s.text.lower() for s in session.suggest(prefix, count=50)}
-    (predicted,) = keyboard.predict_words(["x"], [True], count=500)
-    assert "dog" in {p.text for p in predicted}
+from device_runtime.keyboard import Keyboard
+from device_runtime.words import split_words
 
 
 def test_predict_words_sees_exactly_the_words_before(keyboard: Keyboard) -> None:
@@ -96,9 +19,36 @@ def test_predict_words_sees_exactly_the_words_before(keyboard: Keyboard) -> None
     assert [len(p) for p in predictions] == [4 * wanted for wanted in at]
     for k, predicted in enumerate(predictions):
         if at[k]:
-            state = after(keyboard, " ".join(words[:k]))._state
+            session = keyboard.session()
+            session.commit(" ".join(words[:k]))
+            state = session._trail.read()
+            assert state is not None
             expected = keyboard._unfiltered.next_words(state, 4)
             assert [(p.text, p.log_prob) for p in predicted] == expected
+
+
+def test_threads_share_a_keyboard(keyboard: Keyboard) -> None:
+    def type_message(seed: int) -> list[object]:
+        random, answers = np.random.default_rng(seed), list[object]()
+        session, text = keyboard.session(), ""
+        for _ in range(15):
+            word = ("tom", "found", "tomorrow's", "dinner", "lol.", "keys")[random.integers(6)]
+            answers += [session.suggest(), session.suggest(word[:2]), session.autocorrect(word)]
+            if random.random() < 0.3:
+                text = text[: random.integers(len(text) + 1)].rpartition(" ")[0]
+                session.set_context(text)
+            session.commit(word)
+            text += word + " "
+        return answers
+
+    alone = [type_message(seed) for seed in range(12)]
+    with ThreadPoolExecutor(6) as threads:
+        assert list(threads.map(type_message, range(12))) == alone
+
+
+def test_blocked_words_are_predicted(keyboard: Keyboard) -> None:
+    (predicted,) = keyboard.predict_words(["x"], [True], count=500)
+    assert {"dog", "forgot"} <= {p.text for p in predicted}
 
 
 def test_files_that_do_not_fit_are_refused(altered_bundle: Callable[..., Path]) -> None:
@@ -107,6 +57,7 @@ def test_files_that_do_not_fit_are_refused(altered_bundle: Callable[..., Path]) 
         "model__tflite": (b"nothing", "model.tflite: not a TFLite model"),
         "truecase__tsv": (b"tom\tTom\nmonday Monday\n", "truecase.tsv: line 2"),
         "blocklist__txt": (b"fine\ntwo words\n", "blocklist.txt: line 2"),
+        "lexicon__bin": (b"nothing", "lexicon.bin: not a lexicon"),
     }
     for name, (content, message) in cases.items():
         with pytest.raises(BundleError, match=message):

@@ -1,10 +1,13 @@
 """What a bundle is made of, tiny: SentencePiece models of our sentences, random TFLite weights."""
 
 import io
+import itertools
+from collections import Counter
 
 import numpy as np
 import sentencepiece
 
+from device_runtime.tokenizer import is_one_word
 from device_runtime.words import split_words
 
 _SUBJECTS = ["i", "you", "we", "they", "my sister", "tom", "nobody", "everyone", "somebody"]
@@ -30,6 +33,14 @@ def sentences() -> list[str]:
     return [
         " ".join(split_words(" ".join(random.choice(part) for part in parts))) for _ in range(400)
     ]
+
+
+def count_words() -> tuple[Counter[str], Counter[tuple[str, str]]]:
+    """The words of our sentences, and the pairs of words that stand side by side."""
+    tokens = [["", *sentence.split()] for sentence in sentences()]
+    words = Counter(word for message in tokens for word in message if is_one_word(word))
+    pairs = Counter(pair for message in tokens for pair in itertools.pairwise(message))
+    return words, Counter({pair: n for pair, n in pairs.items() if pair[1] in words})
 
 
 def train_tokenizer(kind: str, size: int, suffix: bool) -> bytes:

@@ -9,6 +9,7 @@ import pytest
 from device_runtime.bundle import write_bundle
 from device_runtime.decoder import Decoder, Interpreter
 from device_runtime.keyboard import Keyboard
+from device_runtime.lexicon import write_lexicon
 from device_runtime.tokenizer import BOS, EOS, Tokenizer
 from eval.parity import FloatDecoder, measure_parity
 from model.config import PretrainingConfig
@@ -149,6 +150,7 @@ def keyboard(trained, rows, tokenizer_model, tmp_path_factory) -> Keyboard:
             "tokenizer.model": tokenizer_model,
             "truecase.tsv": b"",
             "blocklist.txt": b"",
+            "lexicon.bin": write_lexicon({}, {}),
         },
         {
             "vocabulary_size": trained[0].shape[0],

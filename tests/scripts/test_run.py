@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from device_runtime.lexicon import Lexicon
 from device_runtime.tokenizer import Tokenizer
 from federated.ledger import Ledger
 from federated.population import read_message_file, split_population
@@ -26,6 +27,9 @@ from tests.scripts.conftest import FinishedRun
 from tests.sources import SECRET_USER, SECRET_WORD
 
 SHARES = ("top1", "top3", "top1_all", "oov_rate")
+
+TYPED_FIGURES = ("correction", "correction_by_letters", "false_correction")
+TYPED_FIGURES += ("false_correction_by_letters", "completion")
 
 
 def refuse_constant(name: str) -> None:
@@ -207,7 +211,36 @@ def test_evaluate_on_the_test_users_file_gives_the_figures_of_the_run(
     results = read_results(finished.out)
     assert figures.pop("users") == results["evaluation"]["users"]
     assert figures.pop("targets") == results["evaluation"]["targets"]
+    typed = {name: figures.pop(name) for name in TYPED_FIGURES}
+    for figure in typed.values():
+        assert 0 <= figure["low"] <= figure["value"] <= figure["high"] <= 1
+    assert typed["correction"]["value"] > 0.3 > 0.1 > typed["false_correction"]["value"]
     assert figures == results["arms"]["synthetic"]["federated"]
+
+
+def test_a_bundles_lexicon_is_that_of_its_arms_text(finished: FinishedRun) -> None:
+    for arm, pools in (("web", ["web"]), ("synthetic", ["web_converted", "llm"])):
+        messages: list[list[str]] = []
+        for name in pools:
+            with gzip.open(
+                finished.out / "text" / f"{name}.jsonl.gz", "rt", encoding="utf-8"
+            ) as lines:
+                messages += [json.loads(line)["words"] for line in lines]
+        bundle = finished.out / "exported" / f"{arm}-federated" / "bundle"
+        lexicon = Lexicon((bundle / "lexicon.bin").read_bytes())
+        words = [word for message in messages for word in message]
+        assert {word for word in words if word.isalpha() and word.isascii()} >= set(
+            filter(str.isascii, filter(str.isalpha, lexicon.words))
+        )
+        assert SECRET_WORD not in lexicon.words
+        assert not set(lexicon.words) & set((bundle / "blocklist.txt").read_text("utf-8").split())
+        counted = sum(any(map(str.isalpha, word)) for word in words)
+        share = words.count("the") / counted
+        assert lexicon.log_probs[lexicon.find("the")] == pytest.approx(math.log(share), abs=0.1)
+        [(first, log_prob)] = lexicon.next_words(None, 1)
+        firsts = [message[0] for message in messages if message[0] in lexicon.words]
+        share = (firsts.count(first) - 0.75) / len(firsts)
+        assert log_prob == pytest.approx(math.log(share), abs=0.1)
 
 
 def test_suggest_gives_words_best_first(finished: FinishedRun) -> None:
