@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from device_runtime.step_model import SIGNATURE, check_step_model
 from device_runtime.tokenizer import Tokenizer, begins_word, is_one_word
 
 try:
@@ -19,7 +20,6 @@ try:
 except ImportError:  # newer Pythons have no tflite-runtime wheel; this is the same interpreter
     from ai_edge_litert.interpreter import Interpreter
 
-_SIGNATURE = "step"
 # Segmentations less than e^-3 (a twentieth) as probable as the list's last word are not added up.
 _NEGLIGIBLE = 3.0
 _FEW = 64  # pieces that are sorted first
@@ -89,17 +89,18 @@ class Decoder:
         if threads < 1:
             raise ValueError(f"threads must be >= 1, not {threads}")
         try:
+            check_step_model(model)
             with _without_info_lines():
                 interpreter = Interpreter(model_content=model, num_threads=threads)
                 # Before the signature runner is made: afterwards XNNPACK would silently stay off.
                 interpreter.allocate_tensors()
             # 6 us a step slower (4 to 8 %) than tensors by index, whose indices are private.
-            self._step = interpreter.get_signature_runner(_SIGNATURE)
+            self._step = interpreter.get_signature_runner(SIGNATURE)
             inputs = _shapes(self._step.get_input_details())
             outputs = _shapes(self._step.get_output_details())
         except (ValueError, RuntimeError) as error:
             raise ValueError(
-                f"not a TFLite model with a signature {_SIGNATURE!r}: {error}"
+                f"not a TFLite model with a signature {SIGNATURE!r}: {error}"
             ) from error
         float32 = np.dtype(np.float32)
         units, cells, pieces = (
@@ -112,7 +113,7 @@ class Decoder:
             **state,
         }:
             raise ValueError(
-                f"signature {_SIGNATURE!r} must be token int32 [1], h float32 [1, P], "
+                f"signature {SIGNATURE!r} must be token int32 [1], h float32 [1, P], "
                 "c float32 [1, H] -> logits float32 [1, V], h, c; "
                 f"found {inputs} -> {outputs}"
             )

@@ -64,6 +64,8 @@ class Keyboard:
             raise ValueError(f"threads must be >= 1, not {threads}")
         with _blaming(bundles.TOKENIZER):
             self.tokenizer = Tokenizer(bundle.read(bundles.TOKENIZER))
+            if self.tokenizer.size != bundle.manifest["vocabulary_size"]:
+                raise ValueError(f"{self.tokenizer.size} pieces, not as {bundles.MANIFEST} says")
         with _blaming(bundles.MODEL):
             self.decoder = Decoder(bundle.read(bundles.MODEL), threads)
             self._unfiltered = WordSearch(self.decoder, self.tokenizer)

@@ -70,6 +70,8 @@ class Tokenizer:
             if self.surfaces[i]
         ]
         encoded = sp.encode([self.surfaces[i] for i in ends])
+        if not all(ids and self.ends_word[ids[-1]] for ids in encoded):
+            raise ValueError("its words do not end: train it with treat_whitespace_as_suffix=True")
         self._single = {
             self.surfaces[i]: ids for i, ids in zip(ends, encoded, strict=True) if ids == [i]
         }

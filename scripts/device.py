@@ -6,6 +6,10 @@ from typing import Annotated
 
 import typer
 
+Installation = Annotated[
+    Path,
+    typer.Option("--into", help="Folder of installed bundles; a keyboard opens its `current`."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 
 
@@ -31,3 +35,19 @@ def suggest(
     else:
         for suggestion in suggestions:
             print(f"{suggestion.text}\t{suggestion.log_prob:.2f}")
+
+
+def install(
+    bundle: Annotated[Path, typer.Option(help="Keyboard bundle, a folder.")], into: Installation
+) -> None:
+    """Install a bundle, tried out before; the one before is kept for `keyfed rollback`."""
+    from device_runtime.installation import install
+
+    print(install(bundle, into))
+
+
+def rollback(into: Installation) -> None:
+    """Go back to the bundle installed before; twice is back again."""
+    from device_runtime.installation import roll_back
+
+    print(roll_back(into))

@@ -206,6 +206,7 @@ class Run:
             "model/quantisation.py",
             "model/blocklist.txt",
             "device_runtime/bundle.py",
+            "device_runtime/card.py",
             "device_runtime/lexicon.py",
             "scripts/pool_files.py",
             *SCORING,

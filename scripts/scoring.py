@@ -98,8 +98,19 @@ def build_exported(run: "Run", arm: str, step: str, folder: Path) -> None:
     trained = run.out / run.trained(arm, step).name
     training: dict[str, Any] = {"arm": arm, "step": step, "seed": run.config.seed}
     training |= run.read_json(f"pretrained/{arm}/read.json")
+    if arm == REAL_CHAT:
+        training["private_text"] = "read as it is, without protection: not to be given away"
+    elif run.recipe(arm).adapted:
+        training["private_text"] = "its histogram, under differential privacy, chose public text"
+    else:
+        training["private_text"] = "none before federated learning"
     if step == "federated":
         training["privacy"] = run.privacy(arm)
+        latest = run.read_json(f"federated/{arm}/curve.json")[-1]
+        training["accuracy"] = {name: latest[name] for name in ("top1", "low", "high")} | {
+            "users": run.config.evaluation.curve_users,
+            "people": "validation users, who were not trained on, after the last round",
+        }
     weights = load_weights(trained / "weights.npz")
     write_bundle_files(run, folder / "bundle", weights, training, _build_lexicon(run, arm))
 

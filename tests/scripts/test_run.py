@@ -367,3 +367,34 @@ def test_too_few_users_is_one_line(finished: FinishedRun, tmp_path: Path) -> Non
     code, said = resume_with_population(finished, tmp_path, line + "\n")
     assert code == 2
     assert len(said) == 1 and "give more users" in said[0]
+
+
+def test_the_bundles_card_gives_the_runs_figures(finished: FinishedRun) -> None:
+    card = (finished.bundle / "card.md").read_text("utf-8")
+    results = json.loads((finished.out / "results.json").read_text("utf-8"))
+    privacy, latest = results["privacy"], results["curve"]["synthetic"][-1]
+    epsilon, projected = privacy["epsilon"], privacy["projected"]["epsilon"]
+    assert f"| epsilon | {epsilon:.4g} | {projected:.4g} |" in card
+    assert f"| top1 | {latest['top1']:.4g} |" in card
+    assert "| private text | none before federated learning |" in card
+
+
+def test_install_and_roll_back(finished: FinishedRun, tmp_path: Path) -> None:
+    other = finished.bundle.parents[1] / "web-federated" / "bundle"
+    into = ("--into", tmp_path / "keyboards")
+    current = tmp_path / "keyboards" / "current"
+    for bundle in (other, finished.bundle):
+        done = run_keyfed("install", "--bundle", bundle, *into)
+        assert (done.returncode, done.stdout, done.stderr) == (0, f"{current}\n", "")
+    for expected in (other, finished.bundle, other):
+        assert run_keyfed("rollback", *into).stdout == f"{current}\n"
+        manifest = (current / "manifest.json").read_bytes()
+        assert manifest == (expected / "manifest.json").read_bytes()
+    refused = [
+        (run_keyfed("rollback", "--into", tmp_path), "nothing is installed there"),
+        (run_keyfed("install", "--bundle", other, "--into", other), "holds other things"),
+        (run_keyfed("install", "--bundle", tmp_path, *into), "manifest.json: missing"),
+    ]
+    for done, said in refused:
+        assert done.returncode == 2 and done.stdout == "" and said in done.stderr
+        assert len(done.stderr.splitlines()) == 1
