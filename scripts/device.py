@@ -1,10 +1,13 @@
-"""`keyfed` on a device: what a bundle suggests."""
+"""`keyfed` on a device: what a bundle suggests, in one line, in a browser, in a terminal."""
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from device_runtime.keyboard import Keyboard
 
 Installation = Annotated[
     Path,
@@ -51,3 +54,86 @@ def rollback(into: Installation) -> None:
     from device_runtime.installation import roll_back
 
     print(roll_back(into))
+
+
+RunFolder = Annotated[
+    Path | None,
+    typer.Option("--run", help="Folder of a finished run: both arms, synthetic and web."),
+]
+Bundles = Annotated[
+    list[Path] | None,
+    typer.Option("--bundle", help="Keyboard bundle, a folder; a second one is shown beside it."),
+]
+LayoutName = Annotated[str, typer.Option(help="qwerty, qwertz, azerty or dvorak.")]
+
+
+def keyboard(
+    run: RunFolder = None,
+    bundle: Bundles = None,
+    layout: LayoutName = "qwerty",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Of this machine; 0 takes a free one.")
+    ] = 0,
+) -> None:
+    """A phone keyboard in the browser, served to this machine alone; stores nothing of what is typed."""
+    import sys
+
+    from device_runtime.page_server import PageServer
+
+    keyboards = _open_keyboards(run, bundle, layout)
+    try:
+        server = PageServer(keyboards, port)
+    except OSError as error:
+        raise ValueError(
+            f"--port {port}: {error.strerror}; give another, or none for a free one"
+        ) from None
+    with server:
+        try:
+            print(f"keyfed: keyboard at {server.address}", flush=True)
+            print("keyfed: only this machine reaches it; Ctrl-C ends it", file=sys.stderr)
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print("keyfed: keyboard ended; nothing typed was kept", file=sys.stderr)
+            raise typer.Exit(130) from None
+
+
+def type_message(
+    run: RunFolder = None,
+    bundle: Bundles = None,
+    layout: LayoutName = "qwerty",
+    personal: Annotated[
+        Path | None, typer.Option(help="File of your own words, to suggest and learn.")
+    ] = None,
+) -> None:
+    """The keyboard in a terminal, for a board over ssh; stores no message."""
+    from device_runtime.personal import PersonalHistory
+    from scripts.terminal import TypingApp
+
+    history = PersonalHistory(personal) if personal else None
+    TypingApp(_open_keyboards(run, bundle, layout), history).run()
+
+
+def _open_keyboards(
+    run: Path | None, bundles: list[Path] | None, layout: str
+) -> "dict[str, Keyboard]":
+    """One or two keyboards by the name to show."""
+    from device_runtime.keyboard import Keyboard
+
+    if (run is None) == (not bundles) or len(bundles or ()) > 2:
+        raise ValueError("give --run, or --bundle once or twice")
+    if run is not None:
+        paths = {
+            arm: run / "exported" / f"{arm}-federated" / "bundle" for arm in ("synthetic", "web")
+        }
+        paths = {arm: path for arm, path in paths.items() if path.is_dir()}
+        if not paths:
+            raise ValueError(
+                f"{run}: no bundle in exported/; finish it with `keyfed run --out {run}`, or give --bundle"
+            )
+    else:
+        paths = {}
+        for path in bundles or ():
+            full = path.resolve()
+            name = full.parent.name if full.name == "bundle" else full.name
+            paths[name if name not in paths else f"(2) {name}"] = path
+    return {name: Keyboard.open(path, layout=layout) for name, path in paths.items()}

@@ -16,7 +16,7 @@ except ModuleNotFoundError:  # the device runtime alone was installed
     raise SystemExit(2) from None
 
 from scripts.account import account, mechanisms
-from scripts.device import install, rollback, suggest
+from scripts.device import install, keyboard, rollback, suggest, type_message
 from scripts.fleet import fleet
 from scripts.plan import plan
 from scripts.synthesize import print_figures, synthesize
@@ -40,6 +40,8 @@ app.command()(plan)
 app.command()(suggest)
 app.command()(install)
 app.command()(rollback)
+app.command()(keyboard)
+app.command("type")(type_message)
 
 Preset = Annotated[str, typer.Option(help="quick, full, loop, test, or a YAML file.")]
 Out = Annotated[

@@ -76,7 +76,7 @@ def stop_keyfed_at(line: str, number: signal.Signals, *arguments: str | Path) ->
             stdout=-3,
             stderr=-1,
             text=True,
-            preexec_fn=_listen_to_ctrl_c,
+            preexec_fn=listen_to_ctrl_c,
         ) as process,
     ):
         assert process.stderr is not None
@@ -89,7 +89,7 @@ def stop_keyfed_at(line: str, number: signal.Signals, *arguments: str | Path) ->
     return code, "".join(said)
 
 
-def _listen_to_ctrl_c() -> None:
+def listen_to_ctrl_c() -> None:
     """As on a terminal: a shell's background jobs, these tests among them, are born with SIGINT ignored."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
