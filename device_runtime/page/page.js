@@ -354,7 +354,7 @@ function onChange() {
 }
 
 function onShortcut(event) {
-  const digit = event.altKey && !event.ctrlKey && event.code.match(/^Digit([1-3])$/);
+  const digit = event.altKey && !event.ctrlKey && event.code?.match(/^Digit([1-3])$/);
   if (!digit) return;
   event.preventDefault();
   take(digit[1] - 1);
