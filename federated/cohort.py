@@ -1,6 +1,6 @@
 """Who takes part in a round: cohorts, of fixed size or Poisson, that keep the participation promise."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Literal, get_args
 
 import numpy as np
@@ -64,8 +64,7 @@ class CohortSelector:
         self.max_participations = max_participations
         self.sampling = sampling
         self._seed = seed
-        self._last_round = np.full(population_size, -min_separation, np.int64)
-        self._participations = np.zeros(population_size, np.int64)
+        self._last_round, self._participations = _start(population_size, min_separation)
         self._next_round = 0
 
     def select(self, round_index: int, available: np.ndarray | None = None) -> np.ndarray:
@@ -113,30 +112,28 @@ class CohortSelector:
             return candidates[chosen]
         return np.sort(generator.choice(candidates, self.cohort_size, replace=False))
 
-    def state(self) -> dict[str, np.ndarray]:
-        """The past, without the constructor's arguments, as int64 arrays for a checkpoint."""
-        return {
-            "last_round": self._last_round.copy(),
-            "participations": self._participations.copy(),
-            "next_round": np.array(self._next_round, np.int64),
-        }
-
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Goes on from a `state()` of a selector with the same arguments.
+    def restore(self, cohorts: Iterable[np.ndarray]) -> None:
+        """Goes on after rounds 0, 1, ... in which these devices were selected, whatever was drawn here before.
 
         Raises:
-            ValueError: a part is missing or belongs to another population size.
+            ValueError: a device is not of this population.
         """
-        parts = {}
-        for name, part in self.state().items():
-            if name not in state:
-                raise ValueError(f"cohort selector state: {name} is missing")
-            parts[name] = np.array(state[name], np.int64)
-            if parts[name].shape != part.shape:
+        last_round, participations = _start(self.population_size, self.min_separation)
+        rounds = 0
+        for rounds, cohort in enumerate(cohorts, 1):
+            if len(cohort) and not 0 <= cohort.min() <= cohort.max() < self.population_size:
                 raise ValueError(
-                    f"cohort selector state: {name} has shape {parts[name].shape}, must have "
-                    f"{part.shape}"
+                    f"round {rounds - 1}: a device is not in 0 to {self.population_size - 1}, the population"
                 )
-        self._last_round = parts["last_round"]
-        self._participations = parts["participations"]
-        self._next_round = int(parts["next_round"])
+            last_round[cohort] = rounds - 1
+            participations[cohort] += 1
+        self._last_round, self._participations = last_round, participations
+        self._next_round = rounds
+
+
+def _start(population_size: int, min_separation: int) -> tuple[np.ndarray, np.ndarray]:
+    """The round each device last took part in, long ago, and the number of rounds it did, none; int32."""
+    return (
+        np.full(population_size, -min_separation, np.int32),
+        np.zeros(population_size, np.int32),
+    )

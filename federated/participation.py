@@ -1,7 +1,7 @@
 """Who takes part in each round: drawn among the devices that may, and that can be reached; those in time report."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -55,6 +55,11 @@ class Participation:
             config.max_participations,
             config.sampling,
         )
+
+    @property
+    def devices(self) -> int:
+        """Number of devices."""
+        return len(self._rows)
 
     def gather(self, round_index: int) -> Participants:
         """The round's devices. Rounds are gathered in order.
@@ -115,14 +120,10 @@ class Participation:
                 counts[f"zone_utc{zone.utc_offset_hours:+g}"] = int(count)
         return counts
 
-    def state(self) -> dict[str, np.ndarray]:
-        """The past, for a checkpoint; the fleet has none."""
-        return self._selector.state()
-
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Goes on from a `state()` of a run with the same arguments.
+    def restore(self, cohorts: Iterable[np.ndarray]) -> None:
+        """Goes on after rounds in which these devices were selected; the fleet has no past.
 
         Raises:
             ValueError: as `CohortSelector.restore`.
         """
-        self._selector.restore(state)
+        self._selector.restore(cohorts)

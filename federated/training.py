@@ -10,6 +10,7 @@ from federated.canaries import Canaries
 from federated.config import FederatedConfig
 from federated.engines import Engine
 from federated.ledger import Ledger, Promise
+from federated.ledger_file import LedgerFile
 from federated.local_training import METRICS
 from federated.mechanisms import AdaptiveClipping, create_mechanism
 from federated.participation import Participation
@@ -92,6 +93,7 @@ class FederatedTraining:
                 config.max_participations,
             )
         )
+        self._ledger_file: LedgerFile | None = None
         self.history: list[dict[str, float]] = []
 
     def run_round(self) -> dict[str, float]:
@@ -139,15 +141,23 @@ class FederatedTraining:
         return self._engine.run_round(sent, shards)
 
     def save(self, path: Path) -> None:
-        """Writes everything a later `restore` needs, atomically."""
-        facts = {"round": self.round, "history": self.history, "ledger": self.ledger.to_json()}
-        selector = {f"selector.{n}": value for n, value in self._participation.state().items()}
+        """Writes everything a later `restore` needs, atomically; the ledger into `path` with the suffix .ledger.
+
+        Who took part is only ever appended there, so that a save costs a cohort's time and not all cohorts' so far.
+        """
+        ledger_path = path.with_suffix(".ledger")
+        if self._ledger_file is None or self._ledger_file.path != ledger_path:
+            self._ledger_file = LedgerFile(ledger_path)
+        facts = {
+            "history": self.history,
+            "devices": self._participation.devices,
+            "ledger": self._ledger_file.append(self.ledger),
+        }
         save_arrays(
             path,
             number_arrays("weight", self.weights)
             | number_arrays("optimizer", self._optimizer.state())
             | number_arrays("noise", self._mechanism.state())
-            | selector
             | {"facts": np.frombuffer(json.dumps(facts).encode(), np.uint8)},
         )
 
@@ -155,23 +165,26 @@ class FederatedTraining:
         """Goes on from a file of `save`, written by a run with the same arguments.
 
         Raises:
-            ValueError: the file was written under another promise.
+            ValueError: the file was written under another promise or for other devices, or its ledger is not there.
         """
         with np.load(path) as arrays:
             facts = json.loads(arrays["facts"].tobytes())
-            ledger = Ledger.from_json(facts["ledger"])
+            ledger_file = LedgerFile(path.with_suffix(".ledger"))
+            ledger = ledger_file.read(facts["ledger"])
             if ledger.promise != self.ledger.promise:
                 raise ValueError(
                     f"{path}: was written under {ledger.promise}, not {self.ledger.promise}: remove it"
                 )
+            if facts["devices"] != self._participation.devices:
+                raise ValueError(
+                    f"{path}: was written for {facts['devices']} devices, not {self._participation.devices}: remove it"
+                )
             self.weights = numbered_arrays(arrays, "weight")
             self._optimizer.restore(numbered_arrays(arrays, "optimizer"))
             self._mechanism.restore(numbered_arrays(arrays, "noise"))
-            prefix = "selector."
-            self._participation.restore(
-                {k.removeprefix(prefix): arrays[k] for k in arrays if k.startswith(prefix)}
-            )
-        self.round, self.history, self.ledger = facts["round"], facts["history"], ledger
+        self._participation.restore(map(ledger.rounds.selected, range(len(ledger.rounds))))
+        self.round, self.history = len(ledger.rounds), facts["history"]
+        self.ledger, self._ledger_file = ledger, ledger_file
 
 
 def train_federated(
@@ -185,7 +198,7 @@ def train_federated(
     Args:
         training: a fresh run.
         rounds: total number of rounds.
-        checkpoint: file to write; its absence means a new run.
+        checkpoint: file to write, with its ledger beside it; its absence means a new run.
         after_round: sees the run after each round, before its checkpoint.
     """
     if checkpoint.exists():

@@ -175,7 +175,11 @@ def build_federated(run: "Run", arm: str, folder: Path) -> None:
         engine.close()
     save_weights(folder / "weights.npz", training.weights)
     (folder / "ledger.json").write_text(training.ledger.to_json(), "utf-8")
-    (folder / "checkpoint.npz").unlink(missing_ok=True)
+    for left in (
+        "checkpoint.npz",
+        "checkpoint.ledger",
+    ):  # in this order: the first needs the second
+        (folder / left).unlink(missing_ok=True)
 
 
 def build_store(run: "Run", devices: Iterable[Sequence[str]]) -> "DeviceStore":

@@ -105,9 +105,7 @@ def test_a_restored_run_goes_on() -> None:
     whole, first, second = (start(**settings) for _ in range(3))
     for round_index in range(6):
         whole.gather(round_index)
-    for round_index in range(3):
-        first.gather(round_index)
-    second.restore(first.state())
+    second.restore([first.gather(round_index).selected for round_index in range(3)])
     for round_index in range(3, 6):
         second.gather(round_index)
     expected, actual = whole.gather(6), second.gather(6)

@@ -61,10 +61,11 @@ def adaptive_engine() -> LocalEngine:
 
 
 def saved_arrays(training: FederatedTraining, path: Path) -> dict[str, np.ndarray]:
-    """Everything the run's checkpoint holds."""
+    """Everything the run's checkpoint holds, its ledger included."""
     training.save(path)
+    ledger = np.frombuffer(path.with_suffix(".ledger").read_bytes(), np.uint8)
     with np.load(path) as arrays:
-        return dict(arrays)
+        return dict(arrays) | {"ledger_0": ledger}
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,12 @@ def test_a_killed_run_goes_on_bit_for_bit(start, whole, tmp_path, killed_in) -> 
 
     expected = saved_arrays(whole, tmp_path / "whole.npz")
     actual = saved_arrays(resumed, tmp_path / "resumed.npz")
-    assert {name.rpartition("_")[0] for name in expected} >= {"weight", "optimizer", "noise"}
+    assert {name.rpartition("_")[0] for name in expected} >= {
+        "weight",
+        "optimizer",
+        "noise",
+        "ledger",
+    }
     assert expected.keys() == actual.keys()
     for name, array in expected.items():
         assert array.dtype == actual[name].dtype and np.array_equal(array, actual[name]), name
@@ -128,6 +134,19 @@ def test_another_promise_is_refused_and_nothing_is_restored(
         other.restore(checkpoint)
     after = saved_arrays(other, tmp_path / "after.npz")
     assert all(np.array_equal(after[name], array) for name, array in before.items())
+
+
+def test_other_devices_and_another_ledger_are_refused(start, local_engine, whole, tmp_path) -> None:
+    checkpoint = tmp_path / "checkpoint.npz"
+    whole.save(checkpoint)
+    store = build_store([*MESSAGES, 3])
+    other = FederatedTraining(random_weights(1), store, local_engine, CONFIG, 11)
+    with pytest.raises(ValueError, match=r"was written for 15 devices, not 16: remove it"):
+        other.restore(checkpoint)
+    start(seed=12).save(tmp_path / "other.npz")
+    (tmp_path / "other.ledger").rename(tmp_path / "checkpoint.ledger")
+    with pytest.raises(ValueError, match=r"checkpoint.ledger: is not the ledger"):
+        start().restore(checkpoint)
 
 
 def test_the_ledger_holds_the_promise_and_every_cohort(whole) -> None:
