@@ -1,8 +1,10 @@
 """The round loop: select, train, add noise, step, record, checkpoint."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,13 +14,14 @@ from federated.engines import Engine
 from federated.ledger import Ledger, Promise
 from federated.ledger_file import LedgerFile
 from federated.local_training import METRICS
-from federated.mechanisms import AdaptiveClipping, create_mechanism
+from federated.mechanisms import AdaptiveClipping, Mechanism, create_mechanism
 from federated.participation import Participation
 from federated.round_log import measure_signal_to_noise
 from federated.sensitivity import most_participations
 from federated.server import LearningRate, Weights, create_server_optimizer
 from federated.shards import cut_cohort
 from federated.store import DeviceStore
+from federated.strategies import Strategy, is_alike
 from model.checkpoint import number_arrays, numbered_arrays, save_arrays
 
 
@@ -67,34 +70,41 @@ class FederatedTraining:
             seed,
             sum(w.nbytes for w in self.weights),
         )
-        rounds, min_separation = config.rounds, config.min_separation
-        limit = config.max_participations or rounds
-        strategy = config.mechanism_choice().build(
-            rounds, min_separation, most_participations(rounds, min_separation, limit)
-        )
-        clipping = config.adaptive_clipping
-        self._mechanism = create_mechanism(
-            strategy,
-            [w.shape for w in weights],
-            config.clip_norm,
-            config.noise_multiplier,
-            # TensorFlow Privacy counts seeds up, one a tensor: runs with neighbouring seeds must start far apart.
-            int(np.random.SeedSequence([seed, 1]).generate_state(1, np.uint32)[0]),
-            None
-            if clipping is None
-            else AdaptiveClipping(**clipping.model_dump(), cohort=config.cohort),
-        )
+        strategy = config.mechanism_choice().build(*self._run_facts())
+        self._seed = seed
+        self._mechanism = self._create_mechanism(strategy)
         self.ledger = Ledger(
             Promise(
                 strategy,
                 config.noise_multiplier,
                 config.clip_norm,
-                min_separation,
+                config.min_separation,
                 config.max_participations,
             )
         )
         self._ledger_file: LedgerFile | None = None
         self.history: list[dict[str, float]] = []
+
+    def _run_facts(self) -> tuple[int, int, int]:
+        """Rounds, min separation and most participations: what coefficients are made for."""
+        config = self._config
+        limit = config.max_participations or config.rounds
+        most = most_participations(config.rounds, config.min_separation, limit)
+        return config.rounds, config.min_separation, most
+
+    def _create_mechanism(self, strategy: Strategy) -> Mechanism:
+        config, clipping = self._config, self._config.adaptive_clipping
+        return create_mechanism(
+            strategy,
+            [w.shape for w in self.weights],
+            config.clip_norm,
+            config.noise_multiplier,
+            # TensorFlow Privacy counts seeds up, one a tensor: runs with neighbouring seeds must start far apart.
+            int(np.random.SeedSequence([self._seed, 1]).generate_state(1, np.uint32)[0]),
+            None
+            if clipping is None
+            else AdaptiveClipping(**clipping.model_dump(), cohort=config.cohort),
+        )
 
     def run_round(self) -> dict[str, float]:
         """One round: the mean of the cohort's clipped updates, noised, as a step of the server.
@@ -150,6 +160,8 @@ class FederatedTraining:
             self._ledger_file = LedgerFile(ledger_path)
         facts = {
             "history": self.history,
+            "choice": dataclasses.asdict(self._config.mechanism_choice()),
+            "run": self._run_facts(),
             "devices": self._participation.devices,
             "ledger": self._ledger_file.append(self.ledger),
         }
@@ -164,6 +176,9 @@ class FederatedTraining:
     def restore(self, path: Path) -> None:
         """Goes on from a file of `save`, written by a run with the same arguments.
 
+        Coefficients of its strategy are the file's: another machine's optimiser may differ in their last digits, and
+        the noise so far was drawn with these. So they are what is accounted for; `Promise` refuses what is not covered.
+
         Raises:
             ValueError: the file was written under another promise or for other devices, or its ledger is not there.
         """
@@ -171,20 +186,31 @@ class FederatedTraining:
             facts = json.loads(arrays["facts"].tobytes())
             ledger_file = LedgerFile(path.with_suffix(".ledger"))
             ledger = ledger_file.read(facts["ledger"])
-            if ledger.promise != self.ledger.promise:
-                raise ValueError(
-                    f"{path}: was written under {ledger.promise}, not {self.ledger.promise}: remove it"
-                )
+            self._check_promise(path, ledger.promise, facts)
             if facts["devices"] != self._participation.devices:
                 raise ValueError(
                     f"{path}: was written for {facts['devices']} devices, not {self._participation.devices}: remove it"
                 )
             self.weights = numbered_arrays(arrays, "weight")
             self._optimizer.restore(numbered_arrays(arrays, "optimizer"))
+            self._mechanism = self._create_mechanism(ledger.promise.strategy)
             self._mechanism.restore(numbered_arrays(arrays, "noise"))
         self._participation.restore(map(ledger.rounds.selected, range(len(ledger.rounds))))
         self.round, self.history = len(ledger.rounds), facts["history"]
         self.ledger, self._ledger_file = ledger, ledger_file
+
+    def _check_promise(self, path: Path, promise: Promise, facts: dict[str, Any]) -> None:
+        """Raises ValueError unless this run would have made the promise, but for its strategy's coefficients."""
+        own, choice, run = self.ledger.promise, self._config.mechanism_choice(), self._run_facts()
+        if (
+            not is_alike(promise.strategy, own.strategy)
+            or dataclasses.replace(promise, strategy=own.strategy) != own
+            or (facts["choice"], facts["run"]) != (dataclasses.asdict(choice), list(run))
+        ):
+            rounds = facts["run"][0]
+            raise ValueError(
+                f"{path}: was written under {promise} for {rounds} rounds, not {own} for {run[0]}: remove it"
+            )
 
 
 def train_federated(

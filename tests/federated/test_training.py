@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from federated import factorisation
 from federated.accounting import account
 from federated.config import AdaptiveClippingConfig, FederatedConfig
 from federated.engines.local import LocalEngine
@@ -121,7 +122,16 @@ def test_a_finished_run_is_not_run_again(start, tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    "setting", [{"noise_multiplier": 0.5}, {"clip_norm": 0.3}, {"min_separation": 2}]
+    "setting",
+    [
+        {"noise_multiplier": 0.5},
+        {"clip_norm": 0.3},
+        {"min_separation": 2},
+        {"max_participations": 2},
+        {"rounds": 6},
+        {"restart_every": 2},
+        {"mechanism": "gaussian"},
+    ],
 )
 def test_another_promise_is_refused_and_nothing_is_restored(
     start, whole, tmp_path, setting
@@ -134,6 +144,37 @@ def test_another_promise_is_refused_and_nothing_is_restored(
         other.restore(checkpoint)
     after = saved_arrays(other, tmp_path / "after.npz")
     assert all(np.array_equal(after[name], array) for name, array in before.items())
+
+
+@pytest.mark.parametrize("name", ["toeplitz", "blt"])
+def test_a_run_goes_on_with_its_own_coefficients_on_a_machine_that_finds_others(
+    start, tmp_path, monkeypatch, name: str
+) -> None:
+    """An optimiser that stops early stands for one that rounds differently: noise and charge are the first one's."""
+    settings = MECHANISMS[name] | {"rounds": 8}
+    whole, first, checkpoint = start(**settings), start(**settings), tmp_path / "checkpoint.npz"
+    for _ in range(8):
+        whole.run_round()
+    train_federated(first, 4, checkpoint, lambda run: None)
+    monkeypatch.setattr(factorisation, "_MOST_STEPS", 3)
+    second, strategy = start(**settings), whole.ledger.promise.strategy
+    assert second.ledger.promise.strategy != strategy
+    train_federated(second, 8, checkpoint, lambda run: None)
+    expected = saved_arrays(whole, tmp_path / "whole.npz")
+    for key, array in saved_arrays(second, tmp_path / "second.npz").items():
+        assert np.array_equal(array, expected[key]), key
+    k = whole.ledger.measured_participations
+    assert second.ledger.guarantee(1e-6) == account(strategy, 0.4, 8, 3, k, 1e-6)
+
+
+@pytest.mark.parametrize("setting", [{"buffers": 3}, {"buffers": None}, {"rounds": 4}])
+def test_other_coefficients_by_choice_are_refused(start, tmp_path, setting) -> None:
+    """Also where the default would choose as many: what was asked for is another thing."""
+    first = start(mechanism="blt", buffers=4 if setting == {"buffers": None} else 2)
+    first.save(tmp_path / "checkpoint.npz")
+    other = start(**{"mechanism": "blt", "buffers": 2} | setting)
+    with pytest.raises(ValueError, match=r"checkpoint.npz: was written under .*: remove it"):
+        other.restore(tmp_path / "checkpoint.npz")
 
 
 def test_other_devices_and_another_ledger_are_refused(start, local_engine, whole, tmp_path) -> None:
