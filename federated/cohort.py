@@ -66,8 +66,13 @@ class CohortSelector:
         self._seed = seed
         self._last_round, self._participations = _start(population_size, min_separation)
         self._next_round = 0
+        self._latest: tuple[np.ndarray, np.ndarray] | None = (
+            None  # a cohort, and its last rounds before
+        )
 
-    def select(self, round_index: int, available: np.ndarray | None = None) -> np.ndarray:
+    def select(
+        self, round_index: int, available: np.ndarray | None = None, draw: int | None = None
+    ) -> np.ndarray:
         """Ids of the round's devices, int64, ascending, which are counted as used.
 
         Rounds are drawn in order, though some may be left out.
@@ -76,6 +81,8 @@ class CohortSelector:
             round_index: of the round.
             available: bool [population_size], the devices that can be reached; where they are too
                 few, all of them that may take part are drawn. None if all can be.
+            draw: number of the draw, which decides it beside the seed; None for round_index. A round that is drawn
+                again after `give_back` takes another.
 
         Raises:
             ValueError: the round or a later one was drawn before, or all can be reached and too few
@@ -98,11 +105,27 @@ class CohortSelector:
                 f"max_participations {self.max_participations}: run fewer rounds or "
                 "take a smaller cohort"
             )
-        cohort = self._draw(candidates, np.random.default_rng([self._seed, round_index]))
+        key = [self._seed, round_index if draw is None else draw]
+        cohort = self._draw(candidates, np.random.default_rng(key))
+        self._latest = cohort, self._last_round[cohort]
         self._last_round[cohort] = round_index
         self._participations[cohort] += 1
         self._next_round = round_index + 1
         return cohort
+
+    def give_back(self) -> None:
+        """Undoes the latest `select`, whose round is abandoned: its devices may be drawn again, at once and as often.
+
+        Raises:
+            ValueError: it was undone before, or there was none.
+        """
+        if self._latest is None:
+            raise ValueError("no round was drawn that could be given back")
+        cohort, last_round = self._latest
+        self._last_round[cohort] = last_round
+        self._participations[cohort] -= 1
+        self._next_round -= 1
+        self._latest = None
 
     def _draw(self, candidates: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         if len(candidates) <= self.cohort_size:
@@ -128,7 +151,7 @@ class CohortSelector:
             last_round[cohort] = rounds - 1
             participations[cohort] += 1
         self._last_round, self._participations = last_round, participations
-        self._next_round = rounds
+        self._next_round, self._latest = rounds, None
 
 
 def _start(population_size: int, min_separation: int) -> tuple[np.ndarray, np.ndarray]:

@@ -108,6 +108,11 @@ class FederatedConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
             raise ValueError(
                 f"cooldown_rounds is {self.cooldown_rounds}, must be at most rounds, {self.rounds}"
             )
+        if self.fleet is not None and self.fleet.min_reports > self.cohort:
+            raise ValueError(
+                f"fleet.min_reports is {self.fleet.min_reports}, must be at most cohort, {self.cohort}: no more reports"
+                " than that are taken"
+            )
         if self.engine_address is not None and self.engine != "ray":
             raise ValueError(
                 f"engine_address {self.engine_address!r} is for engine ray, not {self.engine}: change one of them"

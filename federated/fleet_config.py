@@ -48,6 +48,8 @@ class FleetConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
         joining_days: see newcomers.
         leaving_a_day: share of the devices present that leave for good each day (chosen: 0.1 %, one in three a year).
         over_selection: devices asked for every one whose report is wanted; 1.3 in Bonawitz et al., section 9.
+        min_reports: a round in which fewer devices report is abandoned (Bonawitz et al., section 2.2: the minimal goal
+            count), see Participation; 0 for never.
         drop_out: share of devices asked whose training fails; 6 to 10 % in Bonawitz et al., section 9.
         report_deadline_s: reports after that many seconds are turned away (chosen).
         overhead_s: from being asked to the start of the download (chosen).
@@ -78,6 +80,7 @@ class FleetConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
     joining_days: Positive = 30.0
     leaving_a_day: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.001
     over_selection: Annotated[float, pydantic.Field(ge=1, le=10)] = 1.3
+    min_reports: Annotated[int, pydantic.Field(ge=0)] = 0
     drop_out: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.08
     report_deadline_s: Positive = 60.0
     overhead_s: NotNegative = 5.0

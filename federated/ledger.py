@@ -57,7 +57,7 @@ class Ledger:
     """The rounds of one run, each checked against the promise as it is recorded.
 
     A device that was selected and did not report added nothing to any sum: only reports are
-    charged.
+    charged. A round that was abandoned is none here, see `Participation`: no sum of it was used.
 
     Attributes:
         promise: holds for every round.

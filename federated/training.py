@@ -163,6 +163,7 @@ class FederatedTraining:
             "choice": dataclasses.asdict(self._config.mechanism_choice()),
             "run": self._run_facts(),
             "devices": self._participation.devices,
+            "abandoned": self._participation.abandoned,
             "ledger": self._ledger_file.append(self.ledger),
         }
         save_arrays(
@@ -195,7 +196,8 @@ class FederatedTraining:
             self._optimizer.restore(numbered_arrays(arrays, "optimizer"))
             self._mechanism = self._create_mechanism(ledger.promise.strategy)
             self._mechanism.restore(numbered_arrays(arrays, "noise"))
-        self._participation.restore(map(ledger.rounds.selected, range(len(ledger.rounds))))
+        cohorts = map(ledger.rounds.selected, range(len(ledger.rounds)))
+        self._participation.restore(cohorts, facts["abandoned"])
         self.round, self.history = len(ledger.rounds), facts["history"]
         self.ledger, self._ledger_file = ledger, ledger_file
 

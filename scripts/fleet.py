@@ -114,7 +114,10 @@ def simulate(
     available = [figures["available"] for figures in played]
     figures: dict[str, Any] = {
         "rounds": config.rounds,
-        "days": config.rounds * config.fleet.minutes_between_rounds / 1440,
+        "rounds_abandoned": participation.abandoned,
+        "days": (config.rounds + participation.abandoned)
+        * config.fleet.minutes_between_rounds
+        / 1440,
         "available_least": min(available),
         "available_most": max(available),
         "rounds_short_of_reports": sum(f["reported"] < config.cohort for f in played),

@@ -42,6 +42,27 @@ def test_restored_selector_goes_on(cohort_size, min_separation, spare_devices, s
         assert restored.select(round_index).tolist() == selector.select(round_index).tolist()
 
 
+@given(**sizes, given_back=st.lists(st.booleans(), max_size=12))
+@settings(deadline=None, max_examples=50)
+def test_a_round_that_is_given_back_leaves_no_trace(
+    cohort_size, min_separation, spare_devices, seed, given_back
+) -> None:
+    """Draws that are kept are those of a selector that knows of no others."""
+    arguments = (cohort_size * min_separation + spare_devices, cohort_size, min_separation, seed)
+    selector, kept = CohortSelector(*arguments), list[np.ndarray]()
+    for draw, is_given_back in enumerate(given_back):
+        fresh = CohortSelector(*arguments)
+        fresh.restore(kept)
+        cohort = selector.select(len(kept), draw=draw)
+        assert cohort.tolist() == fresh.select(len(kept), draw=draw).tolist()
+        if is_given_back:
+            selector.give_back()
+            with pytest.raises(ValueError, match="no round was drawn"):
+                selector.give_back()
+        else:
+            kept.append(cohort)
+
+
 def test_seed_and_round_decide_the_draw() -> None:
     draws = {
         seed: [CohortSelector(1000, 20, 1, seed).select(i).tolist() for i in (0, 1)]

@@ -202,19 +202,19 @@ def test_the_ledger_holds_the_promise_and_every_cohort(whole) -> None:
 
 
 def noise_by_round(
-    run: FederatedTraining, engine: LocalEngine, store, rounds: int
+    run: FederatedTraining, engine: LocalEngine, store, rounds: int, cohort: int = CONFIG.cohort
 ) -> list[list[np.ndarray]]:
     """The noise in each round's sum: what the server did, less what the cohort's devices sent."""
     noise = []
     for _ in range(rounds):
         before = [w.astype(np.float64) for w in run.weights]
         run.run_round()
-        cohort = run.ledger.rounds[-1].reported
+        devices = run.ledger.rounds[-1].reported
         sums, _ = engine.run_round(
             [w.astype(np.float32) for w in before],
-            [store.shard(cohort, CONFIG.batch_rows, CONFIG.max_batches)],
+            [store.shard(devices, CONFIG.batch_rows, CONFIG.max_batches)],
         )
-        steps = [(w - b) * CONFIG.cohort for w, b in zip(run.weights, before, strict=True)]
+        steps = [(w - b) * cohort for w, b in zip(run.weights, before, strict=True)]
         noise.append([step - s for step, s in zip(steps, sums, strict=True)])
     return noise
 
@@ -366,6 +366,7 @@ def test_a_run_is_charged_for_its_own_mechanism(start) -> None:
         ({"bands": 2}, "bands is 2, and mechanism tree has none"),
         ({"mechanism": "toeplitz", "bands": 4}, "bands is 4, must be at most rounds and min_sep"),
         ({"adaptive_clipping": {"count_stddev": 1.0}}, "count_stddev is 1.0, and mechanism tree"),
+        ({"fleet": {"min_reports": 5}}, "fleet.min_reports is 5, must be at most cohort, 4"),
         ({"cooldown_rounds": 6}, "cooldown_rounds is 6, must be at most rounds, 5"),
     ],
 )
@@ -383,6 +384,7 @@ def test_the_number_of_shards_changes_nothing(start, whole) -> None:
 
 # Runs of a fleet, and their log
 
+SPARSE = FleetConfig(daytime=0.3, min_reports=3)
 FLEET = {"fleet": FleetConfig(daytime=0.6), "cohort": 3, "min_separation": 2, "sampling": "poisson"}
 
 
@@ -402,16 +404,22 @@ def run_logged(training: FederatedTraining, folder: Path, killed_in: int | None 
         log.close()
 
 
+@pytest.mark.parametrize("fleet", [FLEET["fleet"], SPARSE], ids=["all", "some abandoned"])
 @pytest.mark.parametrize("killed_in", [1, 4])
-def test_the_log_of_a_resumed_run_is_the_undisturbed_runs(start, tmp_path, killed_in) -> None:
+def test_the_log_of_a_resumed_run_is_the_undisturbed_runs(
+    start, tmp_path, killed_in, fleet
+) -> None:
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     for folder in (whole, resumed):
         folder.mkdir()
-    undisturbed, last = start(**FLEET), start(**FLEET)
+    settings = FLEET | {"fleet": fleet}
+    undisturbed, last = start(**settings), start(**settings)
     run_logged(undisturbed, whole)
     with pytest.raises(Killed):
-        run_logged(start(**FLEET), resumed, killed_in)
+        run_logged(start(**settings), resumed, killed_in)
     run_logged(last, resumed)
+    abandoned = [figures["abandoned"] for figures in undisturbed.history]
+    assert (sum(abandoned[killed_in:]) > 0) == (fleet is SPARSE)
     lines = (whole / "rounds.csv").read_text("utf-8").splitlines()
     assert (resumed / "rounds.csv").read_text("utf-8").splitlines() == lines
     assert [line.split(",")[0] for line in lines] == ["round", "1", "2", "3", "4", "5"]
@@ -439,6 +447,19 @@ def test_only_reports_are_summed_and_charged(start, local_engine, store) -> None
         for weight, value in zip(run.weights, expected, strict=True):
             np.testing.assert_allclose(weight, value, atol=1e-6)
     assert fewer
+
+
+def test_abandoned_rounds_leave_weights_noise_and_ledger_alone(start, local_engine, store) -> None:
+    """Their noise is that of a run without any, round for round, and only what was kept is charged."""
+    plain = {"server_momentum": 0.0, "server_learning_rate": 1.0, "cohort": 3, "min_separation": 2}
+    runs = [start(**plain), start(**FLEET | plain | {"fleet": SPARSE})]
+    noises = [noise_by_round(run, local_engine, store, 4, cohort=3) for run in runs]
+    for expected, actual in zip(*noises, strict=True):
+        for a, b in zip(expected, actual, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5)
+    assert sum(figures["abandoned"] for figures in runs[1].history) > 2
+    assert len(runs[1].ledger.rounds) == runs[1].ledger.guarantee(1e-6).rounds == 4
+    assert all(len(record.reported) == 3 for record in runs[1].ledger.rounds)
 
 
 def test_a_round_without_reports_is_noised_all_the_same(start) -> None:
