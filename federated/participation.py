@@ -83,7 +83,8 @@ class Participation:
         """
         fleet, earlier = self._config.fleet, self.abandoned
         if fleet is None:
-            return self._describe(selected := self._selector.select(round_index), selected, {})
+            selected = self._selector.select(round_index)
+            return self._describe(selected, selected, {})
         patience = math.ceil(_PATIENCE_DAYS * 24 * 60 / fleet.minutes_between_rounds)
         while self.abandoned - earlier < patience:
             selected, reported, figures = self._play(round_index, round_index + self.abandoned)
