@@ -88,7 +88,7 @@ def test_rounds_are_played_without_training(tmp_path) -> None:
 
     content["federated"]["fleet"]["min_reports"] = 50
     preset.write_text(yaml.safe_dump(content), "utf-8")
-    few = json.loads(run_keyfed(*arguments[:5], "200", "--json").stdout)
+    few = json.loads(run_keyfed(*arguments[:5], "300", "--json").stdout)
     assert few["rounds_abandoned"] > 0 and few["rounds_short_of_reports"] == 0
     assert few["days"] == pytest.approx((30 + few["rounds_abandoned"]) * 48 / 1440)
     assert few["mean_reported"] == 50
