@@ -1,6 +1,6 @@
 """Who takes part in a round: cohorts, of fixed size or Poisson, that keep the participation promise."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Literal, get_args
 
 import numpy as np
@@ -64,11 +64,15 @@ class CohortSelector:
         self.max_participations = max_participations
         self.sampling = sampling
         self._seed = seed
-        self._last_round = np.full(population_size, -min_separation, np.int64)
-        self._participations = np.zeros(population_size, np.int64)
+        self._last_round, self._participations = _start(population_size, min_separation)
         self._next_round = 0
+        self._latest: tuple[np.ndarray, np.ndarray] | None = (
+            None  # a cohort, and its last rounds before
+        )
 
-    def select(self, round_index: int, available: np.ndarray | None = None) -> np.ndarray:
+    def select(
+        self, round_index: int, available: np.ndarray | None = None, draw: int | None = None
+    ) -> np.ndarray:
         """Ids of the round's devices, int64, ascending, which are counted as used.
 
         Rounds are drawn in order, though some may be left out.
@@ -77,6 +81,8 @@ class CohortSelector:
             round_index: of the round.
             available: bool [population_size], the devices that can be reached; where they are too
                 few, all of them that may take part are drawn. None if all can be.
+            draw: number of the draw, which decides it beside the seed; None for round_index. A round that is drawn
+                again after `give_back` takes another.
 
         Raises:
             ValueError: the round or a later one was drawn before, or all can be reached and too few
@@ -99,11 +105,27 @@ class CohortSelector:
                 f"max_participations {self.max_participations}: run fewer rounds or "
                 "take a smaller cohort"
             )
-        cohort = self._draw(candidates, np.random.default_rng([self._seed, round_index]))
+        key = [self._seed, round_index if draw is None else draw]
+        cohort = self._draw(candidates, np.random.default_rng(key))
+        self._latest = cohort, self._last_round[cohort]
         self._last_round[cohort] = round_index
         self._participations[cohort] += 1
         self._next_round = round_index + 1
         return cohort
+
+    def give_back(self) -> None:
+        """Undoes the latest `select`, whose round is abandoned: its devices may be drawn again, at once and as often.
+
+        Raises:
+            ValueError: it was undone before, or there was none.
+        """
+        if self._latest is None:
+            raise ValueError("no round was drawn that could be given back")
+        cohort, last_round = self._latest
+        self._last_round[cohort] = last_round
+        self._participations[cohort] -= 1
+        self._next_round -= 1
+        self._latest = None
 
     def _draw(self, candidates: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         if len(candidates) <= self.cohort_size:
@@ -113,30 +135,28 @@ class CohortSelector:
             return candidates[chosen]
         return np.sort(generator.choice(candidates, self.cohort_size, replace=False))
 
-    def state(self) -> dict[str, np.ndarray]:
-        """The past, without the constructor's arguments, as int64 arrays for a checkpoint."""
-        return {
-            "last_round": self._last_round.copy(),
-            "participations": self._participations.copy(),
-            "next_round": np.array(self._next_round, np.int64),
-        }
-
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Goes on from a `state()` of a selector with the same arguments.
+    def restore(self, cohorts: Iterable[np.ndarray]) -> None:
+        """Goes on after rounds 0, 1, ... in which these devices were selected, whatever was drawn here before.
 
         Raises:
-            ValueError: a part is missing or belongs to another population size.
+            ValueError: a device is not of this population.
         """
-        parts = {}
-        for name, part in self.state().items():
-            if name not in state:
-                raise ValueError(f"cohort selector state: {name} is missing")
-            parts[name] = np.array(state[name], np.int64)
-            if parts[name].shape != part.shape:
+        last_round, participations = _start(self.population_size, self.min_separation)
+        rounds = 0
+        for rounds, cohort in enumerate(cohorts, 1):
+            if len(cohort) and not 0 <= cohort.min() <= cohort.max() < self.population_size:
                 raise ValueError(
-                    f"cohort selector state: {name} has shape {parts[name].shape}, must have "
-                    f"{part.shape}"
+                    f"round {rounds - 1}: a device is not in 0 to {self.population_size - 1}, the population"
                 )
-        self._last_round = parts["last_round"]
-        self._participations = parts["participations"]
-        self._next_round = int(parts["next_round"])
+            last_round[cohort] = rounds - 1
+            participations[cohort] += 1
+        self._last_round, self._participations = last_round, participations
+        self._next_round, self._latest = rounds, None
+
+
+def _start(population_size: int, min_separation: int) -> tuple[np.ndarray, np.ndarray]:
+    """The round each device last took part in, long ago, and the number of rounds it did, none; int32."""
+    return (
+        np.full(population_size, -min_separation, np.int32),
+        np.zeros(population_size, np.int32),
+    )

@@ -1,7 +1,8 @@
 """Settings of a federated run, checked where they come in."""
 
+import dataclasses
 import math
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import pydantic
 
@@ -60,8 +61,9 @@ class FederatedConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
         restart_every: rounds of each tree, None for one tree.
         bands, buffers: of `toeplitz` and `blt`, see MechanismChoice.
         bits: of `skellam`, where devices add the noise themselves: of a value of their messages.
-        min_reports: of `skellam`: a round with fewer reports is given up; they alone make the noise promised. By
-            default the cohort.
+        min_reports: a round in which fewer devices report is abandoned (Bonawitz et al. 2019, section 2.2: the minimal
+            goal count), see Participation; None for never. With `skellam` they alone make the noise promised, and None
+            is the cohort.
         delta: of the reported (epsilon, delta).
         production_cohort, production_population: what the projected epsilon is stated for.
         evaluate_every: rounds between accuracy measurements.
@@ -116,6 +118,14 @@ class FederatedConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
             raise ValueError(
                 f"cooldown_rounds is {self.cooldown_rounds}, must be at most rounds, {self.rounds}"
             )
+        if self.least_reports > self.cohort:
+            raise ValueError(
+                f"min_reports is {self.min_reports}, must be at most cohort, {self.cohort}: no more reports are taken"
+            )
+        if self.min_reports and self.fleet is None and self.mechanism != Skellam.name:
+            raise ValueError(
+                f"min_reports is {self.min_reports}, and without a fleet all devices report: leave it out"
+            )
         if self.engine_address is not None and self.engine != "ray":
             raise ValueError(
                 f"engine_address {self.engine_address!r} is for engine ray, not {self.engine}: change one of them"
@@ -125,11 +135,10 @@ class FederatedConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
     def _check_skellam(self) -> None:
         """Raises ValueError if an option is another mechanism's; of other mechanisms, MechanismChoice knows them."""
         if self.mechanism != Skellam.name:
-            for option in ("bits", "min_reports"):
-                if getattr(self, option) is not None:
-                    raise ValueError(
-                        f"{option} is for mechanism skellam, not {self.mechanism}: leave it out"
-                    )
+            if self.bits is not None:
+                raise ValueError(
+                    f"bits is for mechanism skellam, not {self.mechanism}: leave it out"
+                )
             self.mechanism_choice()
             return
         for option in ("restart_every", "bands", "buffers", "adaptive_clipping"):
@@ -141,10 +150,6 @@ class FederatedConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
             raise ValueError(
                 f"sampling is {self.sampling}, must be fixed with mechanism skellam: the sum has room for the cohort"
             )
-        if self.min_reports is not None and self.min_reports > self.cohort:
-            raise ValueError(
-                f"min_reports is {self.min_reports}, must be at most the cohort, {self.cohort}"
-            )
 
     def strategy(self, parameters: int) -> Strategy:
         """What noise the run adds to a model of that many parameters.
@@ -154,8 +159,8 @@ class FederatedConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
         """
         if self.mechanism == Skellam.name:
             assert self.bits is not None
-            noise, min_reports = self.noise_multiplier, self.min_reports or self.cohort
-            strategy = Skellam.lay_out(self.bits, parameters, self.cohort, min_reports, noise)
+            noise, least = self.noise_multiplier, self.least_reports
+            strategy = Skellam.lay_out(self.bits, parameters, self.cohort, least, noise)
             # the projection at the run's end needs a grid too
             strategy.for_cohort(
                 self.production_cohort, noise * self.production_cohort / self.cohort
@@ -182,6 +187,17 @@ class FederatedConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
             buffers=self.buffers,
             count_stddev=None if clipping is None else clipping.count_stddev,
         )
+
+    def mechanism_facts(self) -> dict[str, Any]:
+        """What a run's checkpoint says of its mechanism, so that it goes on under no other."""
+        if self.mechanism == Skellam.name:
+            return {"name": self.mechanism, "bits": self.bits, "min_reports": self.least_reports}
+        return dataclasses.asdict(self.mechanism_choice())
+
+    @property
+    def least_reports(self) -> int:
+        """Reports without which a round is abandoned."""
+        return self.min_reports or (self.cohort if self.mechanism == Skellam.name else 0)
 
     @property
     def asked(self) -> int:

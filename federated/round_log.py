@@ -5,8 +5,9 @@ deployment has to leave out the rest, or to release it under a guarantee of its 
 
 * `round`, `rho`, `bytes_down_per_device`, `bytes_up_per_device`, `seconds`: nothing of anybody.
 * `accuracy`: nothing more than the weights do, which the mechanism protects; it is measured on people who do not train.
-* `available`, `selected`, `reported`, `devices`, `dropped`, `late`, `simulated_seconds`: how many took part and how
-  long it took. Beside another run's figures that can tell whether a certain device was there.
+* `available`, `selected`, `reported`, `devices`, `dropped`, `late`, `simulated_seconds`, `abandoned` (rounds that came
+  to nothing since the one before): how many took part and how long it took. Beside another run's figures that can tell
+  whether a certain device was there.
 * `pieces`, `loss`, `clipped`, `zeroed`, `update_norm`, `signal_to_noise`: exact means over the cohort, without noise.
   One device with strange text shifts them, and the smaller the cohort, the more.
 * `selected_*`, `reported_*`: the cohort by amount of data, speed and time zone. A class of one tells that it came.

@@ -13,15 +13,24 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-_SCHEMA = "keyfed-devices/1"
+_SCHEMA = "keyfed-devices/2"
 _ROW_TYPE = np.dtype("<u2")
 MAX_VOCABULARY = 1 << 16
 # Touching a mapped page maps its neighbours too, nearly 1 MB as measured; so the pages are handed back every so many
 # devices, and memory follows the cohort at hand, neither the store nor all cohorts so far.
 _GATHERED_DEVICES = 32
+
+
+class Split(NamedTuple):
+    """What decides on which side a user is, whatever the other users are, see `split_population`."""
+
+    rotation: int
+    train_share: float
+    validation_share: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,12 +42,16 @@ class StoreFacts:
         rows: of all devices together.
         row_tokens: T, pieces of a row.
         vocabulary: number of pieces of the tokenizer; every piece is below it.
+        tokenizer: SHA-256 of the tokenizer's model file; None for pieces that were drawn without one.
+        split: of the people whose training side it holds; None if its devices are nobody's.
     """
 
     devices: int
     rows: int
     row_tokens: int
     vocabulary: int
+    tokenizer: str | None = None
+    split: Split | None = None
 
     @classmethod
     def read(cls, folder: Path) -> "StoreFacts":
@@ -55,7 +68,7 @@ class StoreFacts:
             ) from None
         except ValueError:
             raise ValueError(f"{folder}/store.json: not JSON: build the store anew") from None
-        names = [field.name for field in dataclasses.fields(cls)]
+        names = ("devices", "rows", "row_tokens", "vocabulary")
         if not isinstance(content, dict) or content.get("schema") != _SCHEMA:
             raise ValueError(
                 f"{folder}/store.json: schema is not {_SCHEMA!r}: build the store anew"
@@ -65,7 +78,15 @@ class StoreFacts:
                 raise ValueError(
                     f"{folder}/store.json: `{name}` is missing or no positive integer: build the store anew"
                 )
-        return cls(**{name: content[name] for name in names})
+        try:
+            split = None if content["split"] is None else Split(**content["split"])
+            return cls(
+                **{n: content[n] for n in names}, tokenizer=content["tokenizer"], split=split
+            )
+        except (KeyError, TypeError):
+            raise ValueError(
+                f"{folder}/store.json: `tokenizer` or `split` is missing or wrong: build the store anew"
+            ) from None
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -153,9 +174,17 @@ class DeviceStore:
 class StoreWriter:
     """Appends devices to a store that is being written."""
 
-    def __init__(self, rows_path: Path, row_tokens: int, vocabulary: int) -> None:
+    def __init__(
+        self,
+        rows_path: Path,
+        row_tokens: int,
+        vocabulary: int,
+        tokenizer: str | None,
+        split: Split | None,
+    ) -> None:
         self._file = rows_path.open("xb")
         self._row_tokens, self._vocabulary = row_tokens, vocabulary
+        self._tokenizer, self._split = tokenizer, split
         self._counts: list[np.ndarray] = []
 
     def append(self, rows: np.ndarray, counts: Sequence[int] | np.ndarray) -> None:
@@ -180,9 +209,17 @@ class StoreWriter:
         offsets = offsets.astype(np.int64)
         if not offsets[-1]:
             raise ValueError("no device has any rows: give more text")
-        facts = StoreFacts(len(offsets) - 1, int(offsets[-1]), self._row_tokens, self._vocabulary)
+        facts = StoreFacts(
+            len(offsets) - 1,
+            int(offsets[-1]),
+            self._row_tokens,
+            self._vocabulary,
+            self._tokenizer,
+            self._split,
+        )
         np.save(folder / "offsets.npy", offsets)
-        document = {"schema": _SCHEMA} | dataclasses.asdict(facts)
+        split = None if self._split is None else self._split._asdict()
+        document = {"schema": _SCHEMA} | dataclasses.asdict(facts) | {"split": split}
         (folder / "store.json").write_text(json.dumps(document), "utf-8")
         self._file.flush()
         for path in folder.iterdir():
@@ -191,7 +228,13 @@ class StoreWriter:
 
 
 @contextlib.contextmanager
-def write_store(folder: Path, row_tokens: int, vocabulary: int) -> Iterator[StoreWriter]:
+def write_store(
+    folder: Path,
+    row_tokens: int,
+    vocabulary: int,
+    tokenizer: str | None = None,
+    split: Split | None = None,
+) -> Iterator[StoreWriter]:
     """Gives what writes a store; `folder` is there, whole, when all went well.
 
     The rows are written to a hidden folder beside it, mode 0700, that a killed build leaves and the next one removes.
@@ -200,6 +243,7 @@ def write_store(folder: Path, row_tokens: int, vocabulary: int) -> Iterator[Stor
         folder: of the store; must not exist.
         row_tokens: T, pieces of a row.
         vocabulary: pieces of the tokenizer, at most MAX_VOCABULARY.
+        tokenizer, split: as in StoreFacts.
 
     Raises:
         ValueError: the folder exists or cannot be written, another build is at work on it, or no row was written.
@@ -224,7 +268,8 @@ def write_store(folder: Path, row_tokens: int, vocabulary: int) -> Iterator[Stor
                 f"{folder}: cannot be written ({error.strerror}): give another folder"
             ) from None
         try:
-            writer = StoreWriter(partial / "rows.bin", row_tokens, vocabulary)
+            rows_path = partial / "rows.bin"
+            writer = StoreWriter(rows_path, row_tokens, vocabulary, tokenizer, split)
             with writer._file:
                 yield writer
                 writer._finish(partial)

@@ -29,7 +29,7 @@ from federated.population import (
     mask_pii,
     place_user,
 )
-from federated.store import StoreWriter, write_store
+from federated.store import Split, StoreWriter, write_store
 from model.rows import pack_rows
 
 _USER_BUCKETS, _CONVERSATION_BUCKETS = 256, 64  # as many files are open
@@ -84,6 +84,7 @@ def build_store(
     rotation: int = 0,
     max_messages: int = 500,
     fractions: Fractions = (0.7, 0.1, 0.2),
+    tokenizer: str | None = None,
 ) -> dict[str, int]:
     """Writes the training side of `split_population` as a device store: same devices, same order, same counts.
 
@@ -97,6 +98,7 @@ def build_store(
         row_tokens: T, pieces of a row.
         vocabulary: number of pieces.
         rotation, max_messages, fractions: as `split_population` takes them.
+        tokenizer: SHA-256 of what encodes, for the store's facts.
 
     Returns:
         {reason: messages}, as of `split_population`.
@@ -107,7 +109,9 @@ def build_store(
     check_fractions(fractions)
     counts: collections.Counter[str] = collections.Counter()
     with (
-        write_store(folder, row_tokens, vocabulary) as writer,
+        write_store(
+            folder, row_tokens, vocabulary, tokenizer, Split(rotation, *fractions[:2])
+        ) as writer,
         contextlib.ExitStack() as files,
     ):
         by_conversation = _Buckets(_CONVERSATION_BUCKETS, folder.parent, files)

@@ -344,6 +344,15 @@ MECHANISMS = tuple(name for name in _KINDS if name != Skellam.name)
 """Those with noise of the server's, which need nothing but the participation to be chosen."""
 
 
+def is_alike(first: Strategy, second: Strategy) -> bool:
+    """Whether two strategies are the same, or differ in the values of their coefficients alone."""
+
+    def fixed(strategy: Strategy) -> dict[str, Any]:
+        return {n: len(v) if isinstance(v, tuple) else v for n, v in asdict(strategy).items()}
+
+    return type(first) is type(second) and fixed(first) == fixed(second)
+
+
 def strategy_document(strategy: Strategy) -> dict[str, Any]:
     """The strategy as a JSON object."""
     return {"name": strategy.name, **asdict(strategy)}

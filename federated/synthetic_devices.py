@@ -39,6 +39,7 @@ def synthesize_store(
     max_rows: int,
     seed: int,
     on_block: Callable[[int], None] = lambda done: None,
+    tokenizer: str | None = None,
 ) -> None:
     """Writes a store of devices that draw their rows from a pool, with log-normal numbers of messages.
 
@@ -53,6 +54,7 @@ def synthesize_store(
         max_rows: of a device, >= 1; a round reads at most batch_rows * max_batches of them.
         seed: >= 0.
         on_block: sees how many devices are written.
+        tokenizer: SHA-256 of what made the pool's pieces, for the store's facts.
 
     Raises:
         ValueError: an argument is out of its range, or as `write_store`.
@@ -61,7 +63,7 @@ def synthesize_store(
         if value < 1:
             raise ValueError(f"{name} is {value}, must be at least 1")
     messages_a_row = max(1.0, float((pool[:, 0] == BOS).sum()) / len(pool))
-    with write_store(folder, pool.shape[2], vocabulary) as writer:
+    with write_store(folder, pool.shape[2], vocabulary, tokenizer) as writer:
         for start in range(0, devices, _BLOCK):
             random = np.random.default_rng([seed, start])
             logs = random.normal(LOG_MESSAGES_MEAN, LOG_MESSAGES_STDDEV, _BLOCK)

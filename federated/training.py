@@ -1,8 +1,10 @@
 """The round loop: select, train, add noise, step, record, checkpoint."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,14 +12,16 @@ from federated.canaries import Canaries
 from federated.config import FederatedConfig
 from federated.engines import Engine
 from federated.ledger import Ledger, Promise
+from federated.ledger_file import LedgerFile
 from federated.local_training import METRICS
-from federated.mechanisms import AdaptiveClipping, create_mechanism
+from federated.mechanisms import AdaptiveClipping, Mechanism, create_mechanism
 from federated.participation import Participation
 from federated.round_log import measure_signal_to_noise
+from federated.sensitivity import most_participations
 from federated.server import LearningRate, Weights, create_server_optimizer
 from federated.shards import cut_cohort
 from federated.store import DeviceStore
-from federated.strategies import DeviceNoise, Skellam
+from federated.strategies import DeviceNoise, Skellam, Strategy, is_alike
 from model.checkpoint import number_arrays, numbered_arrays, save_arrays
 
 
@@ -77,18 +81,8 @@ class FederatedTraining:
             sum(w.nbytes for w in self.weights),
             None if self._secure is None else self._secure.message_bytes,
         )
-        clipping = config.adaptive_clipping
-        self._mechanism = create_mechanism(
-            strategy,
-            [w.shape for w in weights],
-            config.clip_norm,
-            config.noise_multiplier,
-            # TensorFlow Privacy counts seeds up, one a tensor: runs with neighbouring seeds must start far apart.
-            int(np.random.SeedSequence([seed, 1]).generate_state(1, np.uint32)[0]),
-            None
-            if clipping is None
-            else AdaptiveClipping(**clipping.model_dump(), cohort=config.cohort),
-        )
+        self._seed = seed
+        self._mechanism = self._create_mechanism(strategy)
         self.ledger = Ledger(
             Promise(
                 strategy,
@@ -98,13 +92,32 @@ class FederatedTraining:
                 config.max_participations,
             )
         )
+        self._ledger_file: LedgerFile | None = None
         self.history: list[dict[str, float]] = []
+
+    def _run_facts(self) -> tuple[int, int, int]:
+        """Rounds, min separation and most participations: what coefficients are made for."""
+        config = self._config
+        limit = config.max_participations or config.rounds
+        most = most_participations(config.rounds, config.min_separation, limit)
+        return config.rounds, config.min_separation, most
+
+    def _create_mechanism(self, strategy: Strategy) -> Mechanism:
+        config, clipping = self._config, self._config.adaptive_clipping
+        return create_mechanism(
+            strategy,
+            [w.shape for w in self.weights],
+            config.clip_norm,
+            config.noise_multiplier,
+            # TensorFlow Privacy counts seeds up, one a tensor: runs with neighbouring seeds must start far apart.
+            int(np.random.SeedSequence([self._seed, 1]).generate_state(1, np.uint32)[0]),
+            None
+            if clipping is None
+            else AdaptiveClipping(**clipping.model_dump(), cohort=config.cohort),
+        )
 
     def run_round(self) -> dict[str, float]:
         """One round: the mean of the cohort's clipped updates, noised, as a step of the server.
-
-        Where devices add the noise themselves and fewer than `min_reports` report, the round is given up: no device is
-        charged for it, and the server takes no step.
 
         The divisor is the cohort size of the config, not the number that reported, so it tells nothing about anyone.
         """
@@ -112,8 +125,6 @@ class FederatedTraining:
         devices = self._participation.gather(self.round)
         clip_norm = self._mechanism.clip_norm
         reported = devices.reported[devices.reported < len(self._store)]
-        if self._secure is not None and len(reported) < self._secure.min_reports:
-            reported = reported[:0]  # too little noise: their sum is never opened
         sent = [*self.weights, *self._mechanism.broadcast()]
         sums, metrics = self._train(sent, reported)
         if self._canaries is not None:
@@ -124,9 +135,8 @@ class FederatedTraining:
         noised = self._mechanism.add_noise(sums)
         if self._canaries is not None:
             self._canaries.observe(noised)
-        if self._secure is None or len(reported):
-            mean = [update / config.cohort for update in noised]
-            self._optimizer.step(self.weights, mean, self._learning_rate.at(self.round))
+        mean = [update / config.cohort for update in noised]
+        self._optimizer.step(self.weights, mean, self._learning_rate.at(self.round))
         self.round += 1
         figures = _mean_metrics(metrics) | {"clip_norm": clip_norm}
         if self._secure is None:  # else nobody has seen the sum without its noise
@@ -137,58 +147,83 @@ class FederatedTraining:
     def _train(
         self, sent: Sequence[np.ndarray], cohort: np.ndarray
     ) -> tuple[list[np.ndarray], np.ndarray]:
-        """The engine's sums; zeros where nobody reported, for the round is held and noised all the same.
-
-        Where devices add the noise themselves, there is none then, and no step.
-        """
-        config, secure = self._config, self._secure
+        """The engine's sums; zeros where nobody reported, for the round is held and noised all the same."""
+        config = self._config
         if not len(cohort):
-            zeros = sent if secure is None else [np.zeros(secure.dimension, np.int32)]
-            return [np.zeros_like(w) for w in zeros], np.zeros(len(METRICS), np.float32)
+            return [np.zeros_like(w) for w in sent], np.zeros(len(METRICS), np.float32)
         shards = cut_cohort(
             self._store,
             cohort,
             config.shards,
             config.batch_rows,
             config.max_batches,
-            secure is not None,
+            self._secure is not None,
         )
         return self._engine.run_round(sent, shards)
 
     def save(self, path: Path) -> None:
-        """Writes everything a later `restore` needs, atomically."""
-        facts = {"round": self.round, "history": self.history, "ledger": self.ledger.to_json()}
-        selector = {f"selector.{n}": value for n, value in self._participation.state().items()}
+        """Writes everything a later `restore` needs, atomically; the ledger into `path` with the suffix .ledger.
+
+        Who took part is only ever appended there, so that a save costs a cohort's time and not all cohorts' so far.
+        """
+        ledger_path = path.with_suffix(".ledger")
+        if self._ledger_file is None or self._ledger_file.path != ledger_path:
+            self._ledger_file = LedgerFile(ledger_path)
+        facts = {
+            "history": self.history,
+            "choice": self._config.mechanism_facts(),
+            "run": self._run_facts(),
+            "devices": self._participation.devices,
+            "abandoned": self._participation.abandoned,
+            "ledger": self._ledger_file.append(self.ledger),
+        }
         save_arrays(
             path,
             number_arrays("weight", self.weights)
             | number_arrays("optimizer", self._optimizer.state())
             | number_arrays("noise", self._mechanism.state())
-            | selector
             | {"facts": np.frombuffer(json.dumps(facts).encode(), np.uint8)},
         )
 
     def restore(self, path: Path) -> None:
         """Goes on from a file of `save`, written by a run with the same arguments.
 
+        Coefficients of its strategy are the file's: another machine's optimiser may differ in their last digits, and
+        the noise so far was drawn with these. So they are what is accounted for; `Promise` refuses what is not covered.
+
         Raises:
-            ValueError: the file was written under another promise.
+            ValueError: the file was written under another promise or for other devices, or its ledger is not there.
         """
         with np.load(path) as arrays:
             facts = json.loads(arrays["facts"].tobytes())
-            ledger = Ledger.from_json(facts["ledger"])
-            if ledger.promise != self.ledger.promise:
+            ledger_file = LedgerFile(path.with_suffix(".ledger"))
+            ledger = ledger_file.read(facts["ledger"])
+            self._check_promise(path, ledger.promise, facts)
+            if facts["devices"] != self._participation.devices:
                 raise ValueError(
-                    f"{path}: was written under {ledger.promise}, not {self.ledger.promise}: remove it"
+                    f"{path}: was written for {facts['devices']} devices, not {self._participation.devices}: remove it"
                 )
             self.weights = numbered_arrays(arrays, "weight")
             self._optimizer.restore(numbered_arrays(arrays, "optimizer"))
+            self._mechanism = self._create_mechanism(ledger.promise.strategy)
             self._mechanism.restore(numbered_arrays(arrays, "noise"))
-            prefix = "selector."
-            self._participation.restore(
-                {k.removeprefix(prefix): arrays[k] for k in arrays if k.startswith(prefix)}
+        cohorts = map(ledger.rounds.selected, range(len(ledger.rounds)))
+        self._participation.restore(cohorts, facts["abandoned"])
+        self.round, self.history = len(ledger.rounds), facts["history"]
+        self.ledger, self._ledger_file = ledger, ledger_file
+
+    def _check_promise(self, path: Path, promise: Promise, facts: dict[str, Any]) -> None:
+        """Raises ValueError unless this run would have made the promise, but for its strategy's coefficients."""
+        own, choice, run = self.ledger.promise, self._config.mechanism_facts(), self._run_facts()
+        if (
+            not is_alike(promise.strategy, own.strategy)
+            or dataclasses.replace(promise, strategy=own.strategy) != own
+            or (facts["choice"], facts["run"]) != (choice, list(run))
+        ):
+            rounds = facts["run"][0]
+            raise ValueError(
+                f"{path}: was written under {promise} for {rounds} rounds, not {own} for {run[0]}: remove it"
             )
-        self.round, self.history, self.ledger = facts["round"], facts["history"], ledger
 
 
 def train_federated(
@@ -202,7 +237,7 @@ def train_federated(
     Args:
         training: a fresh run.
         rounds: total number of rounds.
-        checkpoint: file to write; its absence means a new run.
+        checkpoint: file to write, with its ledger beside it; its absence means a new run.
         after_round: sees the run after each round, before its checkpoint.
     """
     if checkpoint.exists():

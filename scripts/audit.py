@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scripts.progress import show_progress
-from scripts.training import build_store, quieten_tensorflow
+from scripts.training import build_store, open_devices, quieten_tensorflow
 
 if TYPE_CHECKING:
     from scripts.pipeline import Run
@@ -48,7 +48,7 @@ def audit_runs(
 
     honest = run.config.federated
     config = honest.model_copy(update={"noise_multiplier": _NO_NOISE}) if remove_noise else honest
-    store = build_store(run, run.split_population()[0]["train"].values())
+    store = open_devices(run, run.split_population()[0]["train"].values())
     start = load_weights(run.out / run.pretrained(arm).name / "weights.npz")
     shapes = [w.shape for w in start]
     audits: list[dict[str, Any]] = []
@@ -103,6 +103,7 @@ def measure_memorisation(run: "Run", arm: str) -> dict[str, Any]:
     from model.checkpoint import load_weights
     from model.scoring import score_messages
 
+    run.require_messages("keyfed audit memorisation plants sentences")
     config, seed, tokenizer = run.config.federated, run.config.seed, run.load_tokenizer()
     split, _ = run.split_population()
     words = EvaluationVocabulary.load(run.vocabulary).words[:1_000]

@@ -18,10 +18,12 @@ Count = Annotated[int, pydantic.Field(ge=1)]
 class PopulationConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
     """The private population: `messages`, a user's own JSONL or Parquet, or the chitchat package; cap a user; split.
 
-    `rotation` picks which users are tested (`keyfed ... --eval-rotation`).
+    `rotation` picks which users are tested (`keyfed ... --eval-rotation`). With `store`, a folder of `keyfed fleet
+    build` or `synthesize`, its devices train in place of the training users; validation and test users stay.
     """
 
     messages: Path | None = None
+    store: Path | None = None
     rotation: Annotated[int, pydantic.Field(ge=0)] = 0
     max_messages: Count = 500
     train_share: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.7

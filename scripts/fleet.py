@@ -1,6 +1,7 @@
 """The command line `keyfed fleet`: devices on disk, and how a fleet of them would take part."""
 
 import dataclasses
+import hashlib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,7 +34,7 @@ def build(
     from federated.store_builder import build_store
     from model.rows import encode_text
 
-    pieces = _load_tokenizer(tokenizer)
+    pieces, digest = _load_tokenizer(tokenizer)
     counts = build_store(
         read_message_file(messages),
         lambda text: encode_text(pieces, text),
@@ -42,6 +43,7 @@ def build(
         pieces.size,
         rotation,
         max_messages,
+        tokenizer=digest,
     )
     print_figures(counts, as_json)
 
@@ -64,16 +66,17 @@ def synthesize(
     from federated.synthetic_devices import draw_zipf_rows, synthesize_store
     from model.rows import encode_text, pack_rows
 
+    digest = None
     if tokenizer is None:
         pool = draw_zipf_rows(vocabulary, row_tokens, messages=50_000, seed=seed)
     else:
         from synthetic_text.llm_chats import load_llm_chats
 
-        pieces = _load_tokenizer(tokenizer)
+        pieces, digest = _load_tokenizer(tokenizer)
         vocabulary = pieces.size
         pool = pack_rows((encode_text(pieces, m.text) for m in load_llm_chats()), row_tokens)
     with show_progress("synthesize", devices) as advance:
-        synthesize_store(out, devices, pool, vocabulary, max_rows, seed, advance)
+        synthesize_store(out, devices, pool, vocabulary, max_rows, seed, advance, digest)
     print_figures(dataclasses.asdict(StoreFacts.read(out)), as_json)
 
 
@@ -111,7 +114,10 @@ def simulate(
     available = [figures["available"] for figures in played]
     figures: dict[str, Any] = {
         "rounds": config.rounds,
-        "days": config.rounds * config.fleet.minutes_between_rounds / 1440,
+        "rounds_abandoned": participation.abandoned,
+        "days": (config.rounds + participation.abandoned)
+        * config.fleet.minutes_between_rounds
+        / 1440,
         "available_least": min(available),
         "available_most": max(available),
         "rounds_short_of_reports": sum(f["reported"] < config.cohort for f in played),
@@ -123,11 +129,13 @@ def simulate(
     print_figures(figures, as_json)
 
 
-def _load_tokenizer(path: Path) -> Any:
+def _load_tokenizer(path: Path) -> tuple[Any, str]:
+    """The tokenizer and the SHA-256 of its file."""
     from device_runtime.tokenizer import Tokenizer
 
     try:
-        return Tokenizer(path.read_bytes())
+        content = path.read_bytes()
+        return Tokenizer(content), hashlib.sha256(content).hexdigest()
     except OSError as error:
         raise ValueError(
             f"{path}: cannot be read ({error.strerror}): give a run's tokenizer/tokenizer.model"

@@ -23,6 +23,7 @@ from scripts.training import (
     build_federated,
     build_pretrained,
     build_tokenizer,
+    open_devices,
     quieten_tensorflow,
 )
 
@@ -86,6 +87,21 @@ class Run:
             return {"package": f"chitchat-dataset {version('chitchat-dataset')}"}
         return _file_facts(path, "population.messages")
 
+    def _store_facts(self) -> dict[str, Any]:
+        """Which devices train in place of the population's training users, none if they do."""
+        folder = self.config.population.store
+        rows = None if folder is None else folder / "rows.bin"
+        if rows is None or not rows.is_file():  # whoever needs one that is not there says so
+            return {}
+        return {"store": _file_facts(rows, "population.store")}
+
+    def require_messages(self, purpose: str) -> None:
+        """Raises ValueError if the devices are a store, which has no messages."""
+        if self.config.population.store is not None:
+            raise ValueError(
+                f"population.store: {purpose} in messages of devices, and a store has none: leave it out"
+            )
+
     def _second_test_facts(self) -> dict[str, Any]:
         return {} if self.second_test is None else _file_facts(self.second_test, "the second test")
 
@@ -93,8 +109,11 @@ class Run:
     def population(self) -> Stage:
         """Counts of the private population; tells at once when it cannot serve the federated run."""
         settings = self.settings("population", "federated") | self.population_facts()
-        rooms = ("federated/population.py", PIPELINE)
-        return Stage("population", settings, rooms, (), self._build_population)
+        settings |= self._store_facts()
+        rooms = ("federated/population.py", "federated/store.py", *TRAINING)
+        # a store's pieces are a tokenizer's, so that it is made after it
+        needs = () if self.config.population.store is None else (self.tokenizer,)
+        return Stage("population", settings, rooms, needs, self._build_population)
 
     @functools.cached_property
     def text(self) -> Stage:
@@ -132,6 +151,7 @@ class Run:
     @functools.cached_property
     def adaptation(self) -> Stage:
         """The devices' DP histogram: the only thing private that text is chosen by."""
+        self.require_messages("adaptation counts words")
         settings = self.settings("population", "adaptation") | self.population_facts()
         settings |= {"delta": self.config.federated.delta, "engine": self.config.federated.engine}
         rooms = (
@@ -159,6 +179,7 @@ class Run:
         settings = self.settings("network", "pretraining")
         needs = [self.tokenizer]
         if arm == REAL_CHAT:
+            self.require_messages(f"arm {arm} reads words")
             settings |= self.settings("population") | self.population_facts()
             needs.append(self.population)
         else:
@@ -179,6 +200,7 @@ class Run:
     def federated(self, arm: str) -> Stage:
         """Weights of one arm after federated learning, its ledger and its curve."""
         settings = self.settings("population", "federated") | self.population_facts()
+        settings |= self._store_facts()
         settings["curve"] = self.config.evaluation.model_dump(
             include={"curve_users", "curve_max_targets"}
         )
@@ -260,9 +282,13 @@ class Run:
     # What the stages do. Each fills `folder`, its own stage's, and reads the finished folders of others.
 
     def _build_population(self, folder: Path) -> None:
-        split, counts = self.split_population()
+        counts = self.split_population()[1]
         config = self.config.federated
-        devices, needed = len(split["train"]), config.asked * config.min_separation
+        if self.config.population.store is not None:
+            store = open_devices(self, [])
+            counts |= {"train_users": len(store), "train_rows": len(store.rows)}
+            del counts["train_messages"]
+        devices, needed = counts["train_users"], config.asked * config.min_separation
         if devices < needed:
             raise ValueError(
                 f"population: {devices} devices to train on are too few for federated.cohort {config.cohort} at"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scripts.progress import show_progress
-from scripts.training import build_store, quieten_tensorflow
+from scripts.training import open_devices, quieten_tensorflow
 
 if TYPE_CHECKING:
     from federated.planning import Fleet, Target
@@ -190,7 +190,7 @@ def measure_points(run: "Run", arm: str, folder: Path) -> dict[str, Any]:
 
     config = run.config.federated
     split, _ = run.split_population()
-    store = build_store(run, split["train"].values())
+    store = open_devices(run, split["train"].values())
     judges = list(split["validation"].values())
     vocabulary = EvaluationVocabulary.load(run.vocabulary)
     start = load_weights(run.out / run.pretrained(arm).name / "weights.npz")

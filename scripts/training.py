@@ -4,6 +4,7 @@ Heavy libraries are imported where they are used.
 """
 
 import functools
+import hashlib
 import json
 import logging
 import os
@@ -126,7 +127,7 @@ def build_federated(run: "Run", arm: str, folder: Path) -> None:
 
     config = run.config.federated
     split, _ = run.split_population()
-    store = build_store(run, split["train"].values())
+    store = open_devices(run, split["train"].values())
     judges = list(split["validation"].values())[: run.config.evaluation.curve_users]
     del split
     weights = load_weights(run.out / "pretrained" / arm / "weights.npz")
@@ -179,7 +180,44 @@ def build_federated(run: "Run", arm: str, folder: Path) -> None:
         engine.close()
     save_weights(folder / "weights.npz", training.weights)
     (folder / "ledger.json").write_text(training.ledger.to_json(), "utf-8")
-    (folder / "checkpoint.npz").unlink(missing_ok=True)
+    for left in (
+        "checkpoint.npz",
+        "checkpoint.ledger",
+    ):  # in this order: the first needs the second
+        (folder / left).unlink(missing_ok=True)
+
+
+def open_devices(run: "Run", users: Iterable[Sequence[str]]) -> "DeviceStore":
+    """The devices that train: the configuration's store, if it has one, else the training users' messages packed.
+
+    Raises:
+        ValueError: the store is not there, not for this run's tokenizer and rows, or has people that the run tests on.
+    """
+    from federated.store import DeviceStore, Split, StoreFacts
+
+    population, path = run.config.population, run.out / "tokenizer" / "tokenizer.model"
+    folder = population.store
+    if folder is None:
+        return build_store(run, users)
+    remedy = f"make one with keyfed fleet build or synthesize, --tokenizer {path}"
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder, and population.store is there: {remedy}")
+    facts = StoreFacts.read(folder)
+    if facts.tokenizer != hashlib.sha256(path.read_bytes()).hexdigest():
+        made = "no tokenizer" if facts.tokenizer is None else "another tokenizer"
+        raise ValueError(f"{folder}: was made with {made}, its pieces mean nothing here: {remedy}")
+    if facts.row_tokens != run.config.federated.row_tokens:
+        raise ValueError(
+            f"{folder}: has rows of {facts.row_tokens} pieces, and federated.row_tokens is"
+            f" {run.config.federated.row_tokens}: change it, or {remedy}"
+        )
+    split = Split(population.rotation, population.train_share, population.validation_share)
+    if facts.split not in (None, split):
+        raise ValueError(
+            f"{folder}: is the training side of {facts.split}, and population is {split}: some would be trained and"
+            f" tested on: use the same, or {remedy}"
+        )
+    return DeviceStore.open(folder, facts.vocabulary)
 
 
 def build_store(run: "Run", devices: Iterable[Sequence[str]]) -> "DeviceStore":

@@ -1,7 +1,5 @@
 """Cohorts keep the participation promise, whatever the sizes, and survive a restart."""
 
-import json
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -34,23 +32,35 @@ def test_participations_stay_apart(cohort_size, min_separation, spare_devices, s
 @given(**sizes, stop=st.integers(0, 20))
 @settings(deadline=None, max_examples=50)
 def test_restored_selector_goes_on(cohort_size, min_separation, spare_devices, seed, stop) -> None:
+    """Also one that has drawn other rounds before."""
     arguments = (cohort_size * min_separation + spare_devices, cohort_size, min_separation, seed)
-    selector = CohortSelector(*arguments)
-    for round_index in range(stop):
-        selector.select(round_index)
-    text = json.dumps({name: part.tolist() for name, part in selector.state().items()})
-    restored = CohortSelector(*arguments)
-    restored.restore(json.loads(text))
+    selector, restored = CohortSelector(*arguments), CohortSelector(*arguments)
+    cohorts = [selector.select(round_index) for round_index in range(stop)]
+    restored.select(3)
+    restored.restore(cohorts)
     for round_index in range(stop, 20):
         assert restored.select(round_index).tolist() == selector.select(round_index).tolist()
 
 
-def test_restored_selector_shares_nothing_with_the_state() -> None:
-    selector = CohortSelector(6, 2, 3, seed=1)
-    state = selector.state()
-    selector.restore(state)
-    selector.select(0)
-    assert state["participations"].sum() == 0
+@given(**sizes, given_back=st.lists(st.booleans(), max_size=12))
+@settings(deadline=None, max_examples=50)
+def test_a_round_that_is_given_back_leaves_no_trace(
+    cohort_size, min_separation, spare_devices, seed, given_back
+) -> None:
+    """Draws that are kept are those of a selector that knows of no others."""
+    arguments = (cohort_size * min_separation + spare_devices, cohort_size, min_separation, seed)
+    selector, kept = CohortSelector(*arguments), list[np.ndarray]()
+    for draw, is_given_back in enumerate(given_back):
+        fresh = CohortSelector(*arguments)
+        fresh.restore(kept)
+        cohort = selector.select(len(kept), draw=draw)
+        assert cohort.tolist() == fresh.select(len(kept), draw=draw).tolist()
+        if is_given_back:
+            selector.give_back()
+            with pytest.raises(ValueError, match="no round was drawn"):
+                selector.give_back()
+        else:
+            kept.append(cohort)
 
 
 def test_seed_and_round_decide_the_draw() -> None:
@@ -106,12 +116,12 @@ def test_selector_names_the_argument_at_fault(arguments, message: str) -> None:
         CohortSelector(*arguments)
 
 
-def test_foreign_state_is_refused() -> None:
-    selector = CohortSelector(10, 2, 2, seed=0)
-    with pytest.raises(ValueError, match=r"last_round has shape \(12,\), must have \(10,\)"):
-        selector.restore(CohortSelector(12, 2, 2, seed=0).state())
-    with pytest.raises(ValueError, match="last_round is missing"):
-        selector.restore({})
+@pytest.mark.parametrize("device", [-1, 10])
+def test_cohorts_of_another_population_are_refused_and_nothing_is_restored(device: int) -> None:
+    selector, fresh = CohortSelector(10, 2, 2, seed=0), CohortSelector(10, 2, 2, seed=0)
+    with pytest.raises(ValueError, match="round 1: a device is not in 0 to 9, the population"):
+        selector.restore([np.array([0, 1]), np.array([device])])
+    assert selector.select(0).tolist() == fresh.select(0).tolist()
 
 
 # Poisson rounds, and fleets of which only a part can be reached

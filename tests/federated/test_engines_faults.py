@@ -39,7 +39,7 @@ def worker_ids(engine: Engine) -> list[int]:
 
 
 def assert_same(actual: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
-    """Weights, momentum, noise, selector, ledger, history: all of it, bit for bit."""
+    """Weights, momentum, noise, history and the hash of the ledger: all of it, bit for bit."""
     assert actual.keys() == expected.keys()
     for name, array in expected.items():
         assert np.array_equal(actual[name], array), name

@@ -232,11 +232,49 @@ def test_a_file_that_is_no_ledger_is_refused(text: str, message: str) -> None:
         Ledger.from_json(text)
 
 
-def test_ids_are_integers() -> None:
+@pytest.mark.parametrize(
+    ("device", "fault"),
+    [
+        ("anna", "wrong type"),
+        (1.5, "wrong type"),
+        ([1], "wrong type"),
+        (-1, "a device id is not in 0 to 2147483647"),
+        (2**31, "a device id is not in 0 to 2147483647"),
+        (2**70, "wrong type"),
+    ],
+)
+def test_ids_are_integers(device, fault: str) -> None:
     document = json.loads(Ledger(PROMISE).to_json())
-    document["rounds"] = [{"selected": ["anna"], "reported": []}]
-    with pytest.raises(ValueError, match="wrong type"):
-        Ledger.from_json(json.dumps(document))
+    for field in ("selected", "reported"):
+        document["rounds"] = [{"selected": [], "reported": []} | {field: [device]}]
+        with pytest.raises(ValueError, match=fault):
+            Ledger.from_json(json.dumps(document))
+
+
+def test_the_file_is_plain_json_for_people() -> None:
+    """Two small ledgers, spelled out."""
+    ledger = Ledger(PROMISE)
+    ledger.record(0, [3, 1, 2], [3, 1])
+    ledger.record(1, [], [])
+    ledger.earlier = (release_once(1), release_once(2))
+    promise = {
+        "strategy": {"name": "tree", "restart_every": None},
+        "noise_multiplier": 7.0,
+        "clip_norm": 0.5,
+        "min_separation": 3,
+        "max_participations": 2,
+    }
+    document = json.loads(ledger.to_json())
+    assert document == {
+        "schema": "keyfed-ledger/2",
+        "promise": promise,
+        "rounds": [
+            {"selected": [1, 2, 3], "reported": [1, 3]},
+            {"selected": [], "reported": []},
+        ],
+        "earlier": [json.loads(earlier.to_json()) for earlier in ledger.earlier],
+    }
+    assert json.dumps(document) == ledger.to_json()
 
 
 @pytest.mark.parametrize(

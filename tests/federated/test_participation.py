@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from federated.cohort import CohortSelector
 from federated.config import FederatedConfig
 from federated.fleet import Fleet
 from federated.fleet_config import FleetConfig
@@ -105,14 +106,51 @@ def test_a_restored_run_goes_on() -> None:
     whole, first, second = (start(**settings) for _ in range(3))
     for round_index in range(6):
         whole.gather(round_index)
-    for round_index in range(3):
-        first.gather(round_index)
-    second.restore(first.state())
+    second.restore([first.gather(round_index).selected for round_index in range(3)], 0)
     for round_index in range(3, 6):
         second.gather(round_index)
     expected, actual = whole.gather(6), second.gather(6)
     assert expected.figures == actual.figures
     assert np.array_equal(expected.selected, actual.selected)
+
+
+ENOUGH = FleetConfig(daytime=0.06, home_wifi=0.5, minutes_between_rounds=60)
+
+
+@pytest.mark.parametrize("sampling", ["fixed", "poisson"])
+def test_rounds_with_too_few_reports_are_abandoned_and_tried_anew(sampling) -> None:
+    """Hour by hour; the selector that is compared is made anew from the rounds that were kept."""
+    settings = {"min_separation": 5, "max_participations": 3, "sampling": sampling}
+    participation, fleet = start(fleet=ENOUGH, min_reports=25, **settings), Fleet(ENOUGH, 600, 7)
+    kept: list[np.ndarray] = []
+    hour = abandoned = 0
+    while len(kept) < 30:
+        selector = CohortSelector(600, 52, 5, 7, 3, sampling)
+        selector.restore(kept)
+        selected = selector.select(len(kept), fleet.is_available(hour), hour)
+        batches = np.array([min(-(-int(rows) // 4), 3) for rows in ROWS[selected]], int)
+        played = fleet.run_round(hour, selected, batches, UPDATE_BYTES, 40)
+        hour += 1
+        if len(played.reported) < 25:
+            abandoned += 1
+            continue
+        devices = participation.gather(len(kept))
+        assert devices.selected.tolist() == selected.tolist()
+        assert devices.reported.tolist() == played.reported.tolist()
+        assert devices.figures["abandoned"] == abandoned
+        kept.append(selected)
+        abandoned = 0
+    assert participation.abandoned == hour - 30 > 5
+    for device in range(600):
+        rounds = [index for index, cohort in enumerate(kept) if device in cohort]
+        assert len(rounds) <= 3 and all(np.diff(rounds) >= 5)
+
+
+def test_a_fleet_that_never_has_enough_is_refused_after_a_week() -> None:
+    nobody = start(fleet=FleetConfig(daytime=0, home_wifi=0), min_reports=1)
+    with pytest.raises(ValueError, match=r"round 0: fewer than min_reports 1 devices report, 7"):
+        nobody.gather(0)
+    assert nobody.abandoned == 7 * 24 * 6
 
 
 def test_the_population_must_do_for_those_asked_as_well() -> None:

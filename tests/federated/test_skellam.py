@@ -262,9 +262,12 @@ SETTINGS = {
             "mechanism skellam has no adaptive_clipping",
         ),
         ({"sampling": "poisson"}, "sampling is poisson, must be fixed"),
-        ({"min_reports": 21}, "min_reports is 21, must be at most the cohort, 20"),
+        ({"min_reports": 21}, "min_reports is 21, must be at most cohort, 20"),
         ({"mechanism": "tree"}, "bits is for mechanism skellam, not tree"),
-        ({"mechanism": "tree", "bits": None, "min_reports": 3}, "min_reports is for mechanism"),
+        (
+            {"mechanism": "tree", "bits": None, "min_reports": 3},
+            "min_reports is 3, and without a fleet",
+        ),
     ],
 )
 def test_a_configuration_that_cannot_be_is_refused(settings_, message) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from federated.store import DeviceStore, StoreFacts, write_store
+from federated.store import DeviceStore, Split, StoreFacts, write_store
 
 VOCABULARY = 50
 
@@ -71,6 +71,13 @@ def test_a_store_on_disk_is_its_owners_alone(tmp_path) -> None:
     facts = StoreFacts.read(tmp_path / "store")
     assert facts == StoreFacts(devices=6, rows=17, row_tokens=5, vocabulary=VOCABULARY)
     assert (tmp_path / "store" / "rows.bin").stat().st_size == 17 * 2 * 5 * 2
+
+
+@pytest.mark.parametrize("split", [None, Split(2, 0.7, 0.1)])
+def test_a_store_says_whose_it_is(tmp_path, split) -> None:
+    with write_store(tmp_path / "store", 5, VOCABULARY, "0af3", split) as writer:
+        writer.append(random_blocks([3])[0], [3])
+    assert StoreFacts.read(tmp_path / "store") == StoreFacts(1, 3, 5, VOCABULARY, "0af3", split)
 
 
 def test_what_a_killed_build_leaves_is_no_store_and_goes_with_the_next(tmp_path) -> None:
@@ -149,6 +156,13 @@ def shorten(path: Path, by: int) -> None:
     path.write_bytes(path.read_bytes()[:-by])
 
 
+def edit(path: Path, field: str, value: object = None) -> None:
+    """Replaces a field of store.json, or takes it away."""
+    content = json.loads(path.read_text("utf-8"))
+    del content[field]
+    path.write_text(json.dumps(content | ({field: value} if value else {})), "utf-8")
+
+
 @pytest.mark.parametrize(
     ("damage", "fault"),
     [
@@ -158,8 +172,20 @@ def shorten(path: Path, by: int) -> None:
         (lambda folder: (folder / "store.json").write_text("{"), "not JSON"),
         (lambda folder: (folder / "store.json").write_text("[]"), "schema is not"),
         (
-            lambda folder: (folder / "store.json").write_text('{"schema": "keyfed-devices/1"}'),
+            lambda folder: (folder / "store.json").write_text('{"schema": "keyfed-devices/2"}'),
             "`devices` is missing or no positive integer",
+        ),
+        (
+            lambda folder: (folder / "store.json").write_text('{"schema": "keyfed-devices/1"}'),
+            "schema is not 'keyfed-devices/2'",
+        ),
+        (
+            lambda folder: edit(folder / "store.json", "split", {"rotation": 1}),
+            "`tokenizer` or `split` is missing or wrong",
+        ),
+        (
+            lambda folder: edit(folder / "store.json", "tokenizer"),
+            "`tokenizer` or `split` is missing or wrong",
         ),
         (lambda folder: (folder / "store.json").unlink(), "no device store"),
     ],

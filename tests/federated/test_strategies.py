@@ -18,6 +18,7 @@ from federated.strategies import (
     Gaussian,
     Strategy,
     Tree,
+    is_alike,
     read_strategy,
     strategy_document,
 )
@@ -42,6 +43,16 @@ ALL: list[Strategy] = [
 @pytest.mark.parametrize("strategy", ALL, ids=repr)
 def test_json_form_is_the_strategy(strategy: Strategy) -> None:
     assert read_strategy(json.loads(json.dumps(strategy_document(strategy)))) == strategy
+
+
+def test_strategies_are_alike_whose_coefficients_alone_differ() -> None:
+    others = [BandedToeplitz((0.8, 0.5, 0.4)), Blt((0.8, 0.5), (0.2, 0.3))]
+    near = {frozenset((BANDED, others[0])), frozenset((BLT, others[1]))}
+    strategies = [*ALL, *others, BandedToeplitz((0.9, 0.5)), Blt((0.9,), (0.2,))]
+    for first in strategies:
+        for second in strategies:
+            expected = first == second or frozenset((first, second)) in near
+            assert is_alike(first, second) == expected
 
 
 @pytest.mark.parametrize("strategy", [BANDED, BLT], ids=["toeplitz", "blt"])

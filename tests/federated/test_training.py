@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from federated import factorisation
 from federated.accounting import account
 from federated.config import AdaptiveClippingConfig, FederatedConfig
 from federated.engines.local import LocalEngine
@@ -61,10 +62,11 @@ def adaptive_engine() -> LocalEngine:
 
 
 def saved_arrays(training: FederatedTraining, path: Path) -> dict[str, np.ndarray]:
-    """Everything the run's checkpoint holds."""
+    """Everything the run's checkpoint holds, its ledger included."""
     training.save(path)
+    ledger = np.frombuffer(path.with_suffix(".ledger").read_bytes(), np.uint8)
     with np.load(path) as arrays:
-        return dict(arrays)
+        return dict(arrays) | {"ledger_0": ledger}
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +95,12 @@ def test_a_killed_run_goes_on_bit_for_bit(start, whole, tmp_path, killed_in) -> 
 
     expected = saved_arrays(whole, tmp_path / "whole.npz")
     actual = saved_arrays(resumed, tmp_path / "resumed.npz")
-    assert {name.rpartition("_")[0] for name in expected} >= {"weight", "optimizer", "noise"}
+    assert {name.rpartition("_")[0] for name in expected} >= {
+        "weight",
+        "optimizer",
+        "noise",
+        "ledger",
+    }
     assert expected.keys() == actual.keys()
     for name, array in expected.items():
         assert array.dtype == actual[name].dtype and np.array_equal(array, actual[name]), name
@@ -115,7 +122,16 @@ def test_a_finished_run_is_not_run_again(start, tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    "setting", [{"noise_multiplier": 0.5}, {"clip_norm": 0.3}, {"min_separation": 2}]
+    "setting",
+    [
+        {"noise_multiplier": 0.5},
+        {"clip_norm": 0.3},
+        {"min_separation": 2},
+        {"max_participations": 2},
+        {"rounds": 6},
+        {"restart_every": 2},
+        {"mechanism": "gaussian"},
+    ],
 )
 def test_another_promise_is_refused_and_nothing_is_restored(
     start, whole, tmp_path, setting
@@ -130,6 +146,50 @@ def test_another_promise_is_refused_and_nothing_is_restored(
     assert all(np.array_equal(after[name], array) for name, array in before.items())
 
 
+@pytest.mark.parametrize("name", ["toeplitz", "blt"])
+def test_a_run_goes_on_with_its_own_coefficients_on_a_machine_that_finds_others(
+    start, tmp_path, monkeypatch, name: str
+) -> None:
+    """An optimiser that stops early stands for one that rounds differently: noise and charge are the first one's."""
+    settings = MECHANISMS[name] | {"rounds": 8}
+    whole, first, checkpoint = start(**settings), start(**settings), tmp_path / "checkpoint.npz"
+    for _ in range(8):
+        whole.run_round()
+    train_federated(first, 4, checkpoint, lambda run: None)
+    monkeypatch.setattr(factorisation, "_MOST_STEPS", 3)
+    second, strategy = start(**settings), whole.ledger.promise.strategy
+    assert second.ledger.promise.strategy != strategy
+    train_federated(second, 8, checkpoint, lambda run: None)
+    expected = saved_arrays(whole, tmp_path / "whole.npz")
+    for key, array in saved_arrays(second, tmp_path / "second.npz").items():
+        assert np.array_equal(array, expected[key]), key
+    k = whole.ledger.measured_participations
+    assert second.ledger.guarantee(1e-6) == account(strategy, 0.4, 8, 3, k, 1e-6)
+
+
+@pytest.mark.parametrize("setting", [{"buffers": 3}, {"buffers": None}, {"rounds": 4}])
+def test_other_coefficients_by_choice_are_refused(start, tmp_path, setting) -> None:
+    """Also where the default would choose as many: what was asked for is another thing."""
+    first = start(mechanism="blt", buffers=4 if setting == {"buffers": None} else 2)
+    first.save(tmp_path / "checkpoint.npz")
+    other = start(**{"mechanism": "blt", "buffers": 2} | setting)
+    with pytest.raises(ValueError, match=r"checkpoint.npz: was written under .*: remove it"):
+        other.restore(tmp_path / "checkpoint.npz")
+
+
+def test_other_devices_and_another_ledger_are_refused(start, local_engine, whole, tmp_path) -> None:
+    checkpoint = tmp_path / "checkpoint.npz"
+    whole.save(checkpoint)
+    store = build_store([*MESSAGES, 3])
+    other = FederatedTraining(random_weights(1), store, local_engine, CONFIG, 11)
+    with pytest.raises(ValueError, match=r"was written for 15 devices, not 16: remove it"):
+        other.restore(checkpoint)
+    start(seed=12).save(tmp_path / "other.npz")
+    (tmp_path / "other.ledger").rename(tmp_path / "checkpoint.ledger")
+    with pytest.raises(ValueError, match=r"checkpoint.ledger: is not the ledger"):
+        start().restore(checkpoint)
+
+
 def test_the_ledger_holds_the_promise_and_every_cohort(whole) -> None:
     assert [len(record.reported) for record in whole.ledger.rounds] == [
         CONFIG.cohort
@@ -142,19 +202,19 @@ def test_the_ledger_holds_the_promise_and_every_cohort(whole) -> None:
 
 
 def noise_by_round(
-    run: FederatedTraining, engine: LocalEngine, store, rounds: int
+    run: FederatedTraining, engine: LocalEngine, store, rounds: int, cohort: int = CONFIG.cohort
 ) -> list[list[np.ndarray]]:
     """The noise in each round's sum: what the server did, less what the cohort's devices sent."""
     noise = []
     for _ in range(rounds):
         before = [w.astype(np.float64) for w in run.weights]
         run.run_round()
-        cohort = run.ledger.rounds[-1].reported
+        devices = run.ledger.rounds[-1].reported
         sums, _ = engine.run_round(
             [w.astype(np.float32) for w in before],
-            [store.shard(cohort, CONFIG.batch_rows, CONFIG.max_batches)],
+            [store.shard(devices, CONFIG.batch_rows, CONFIG.max_batches)],
         )
-        steps = [(w - b) * CONFIG.cohort for w, b in zip(run.weights, before, strict=True)]
+        steps = [(w - b) * cohort for w, b in zip(run.weights, before, strict=True)]
         noise.append([step - s for step, s in zip(steps, sums, strict=True)])
     return noise
 
@@ -306,6 +366,7 @@ def test_a_run_is_charged_for_its_own_mechanism(start) -> None:
         ({"bands": 2}, "bands is 2, and mechanism tree has none"),
         ({"mechanism": "toeplitz", "bands": 4}, "bands is 4, must be at most rounds and min_sep"),
         ({"adaptive_clipping": {"count_stddev": 1.0}}, "count_stddev is 1.0, and mechanism tree"),
+        ({"fleet": {}, "min_reports": 5}, "min_reports is 5, must be at most cohort, 4"),
         ({"cooldown_rounds": 6}, "cooldown_rounds is 6, must be at most rounds, 5"),
     ],
 )
@@ -324,6 +385,7 @@ def test_the_number_of_shards_changes_nothing(start, whole) -> None:
 # Runs of a fleet, and their log
 
 FLEET = {"fleet": FleetConfig(daytime=0.6), "cohort": 3, "min_separation": 2, "sampling": "poisson"}
+SPARSE = FLEET | {"fleet": FleetConfig(daytime=0.3), "min_reports": 3}
 
 
 def run_logged(training: FederatedTraining, folder: Path, killed_in: int | None = None) -> None:
@@ -342,16 +404,21 @@ def run_logged(training: FederatedTraining, folder: Path, killed_in: int | None 
         log.close()
 
 
+@pytest.mark.parametrize("settings", [FLEET, SPARSE], ids=["all", "some abandoned"])
 @pytest.mark.parametrize("killed_in", [1, 4])
-def test_the_log_of_a_resumed_run_is_the_undisturbed_runs(start, tmp_path, killed_in) -> None:
+def test_the_log_of_a_resumed_run_is_the_undisturbed_runs(
+    start, tmp_path, killed_in, settings
+) -> None:
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     for folder in (whole, resumed):
         folder.mkdir()
-    undisturbed, last = start(**FLEET), start(**FLEET)
+    undisturbed, last = start(**settings), start(**settings)
     run_logged(undisturbed, whole)
     with pytest.raises(Killed):
-        run_logged(start(**FLEET), resumed, killed_in)
+        run_logged(start(**settings), resumed, killed_in)
     run_logged(last, resumed)
+    abandoned = [figures["abandoned"] for figures in undisturbed.history]
+    assert (sum(abandoned[killed_in:]) > 0) == (settings is SPARSE)
     lines = (whole / "rounds.csv").read_text("utf-8").splitlines()
     assert (resumed / "rounds.csv").read_text("utf-8").splitlines() == lines
     assert [line.split(",")[0] for line in lines] == ["round", "1", "2", "3", "4", "5"]
@@ -379,6 +446,19 @@ def test_only_reports_are_summed_and_charged(start, local_engine, store) -> None
         for weight, value in zip(run.weights, expected, strict=True):
             np.testing.assert_allclose(weight, value, atol=1e-6)
     assert fewer
+
+
+def test_abandoned_rounds_leave_weights_noise_and_ledger_alone(start, local_engine, store) -> None:
+    """Their noise is that of a run without any, round for round, and only what was kept is charged."""
+    plain = {"server_momentum": 0.0, "server_learning_rate": 1.0, "cohort": 3, "min_separation": 2}
+    runs = [start(**plain), start(**SPARSE | plain)]
+    noises = [noise_by_round(run, local_engine, store, 4, cohort=3) for run in runs]
+    for expected, actual in zip(*noises, strict=True):
+        for a, b in zip(expected, actual, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5)
+    assert sum(figures["abandoned"] for figures in runs[1].history) > 2
+    assert len(runs[1].ledger.rounds) == runs[1].ledger.guarantee(1e-6).rounds == 4
+    assert all(len(record.reported) == 3 for record in runs[1].ledger.rounds)
 
 
 def test_a_round_without_reports_is_noised_all_the_same(start) -> None:

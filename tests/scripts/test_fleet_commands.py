@@ -1,5 +1,6 @@
 """`keyfed fleet`: stores that a run of the same tokenizer can train on, and rounds played without training."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import yaml
 from device_runtime.tokenizer import BOS, Tokenizer
 from device_runtime.words import split_words
 from federated.population import read_message_file, split_population
-from federated.store import DeviceStore
+from federated.store import DeviceStore, Split, StoreFacts
 from model.config import TokenizerConfig
 from model.rows import encode_text, pack_rows
 from model.tokenizer import train_tokenizer
@@ -44,6 +45,9 @@ def test_a_built_store_holds_what_a_run_would_train_on(tokenizer, tmp_path) -> N
     for device, texts in enumerate(split["train"].values()):
         expected = pack_rows((encode_text(pieces, text) for text in texts), 24)
         assert np.array_equal(store.device_batches(device, 1, 1000)[:, 0], expected)
+    facts = StoreFacts.read(out)
+    assert facts.tokenizer == hashlib.sha256(tokenizer.read_bytes()).hexdigest()
+    assert facts.split == Split(rotation=0, train_share=0.7, validation_share=0.1)
     again = run_keyfed("fleet", "build", population, "--out", out, *arguments)
     assert_refused(again, "store", "exists: remove it, or give another folder")
 
@@ -55,6 +59,8 @@ def test_synthetic_devices_write_what_the_corpus_says(tokenizer, tmp_path) -> No
     )
     facts, pieces = json.loads(done.stdout), Tokenizer(tokenizer.read_bytes())
     assert facts["devices"] == 300 and facts["vocabulary"] == pieces.size
+    assert facts["tokenizer"] == hashlib.sha256(tokenizer.read_bytes()).hexdigest()
+    assert facts["split"] is None
     corpus = {tuple(encode_text(pieces, m.text)[0].tolist()) for m in load_llm_chats()}
     rows = DeviceStore.open(out, pieces.size).rows[:50, 0]
     starts = [np.flatnonzero(row == BOS) for row in rows]
@@ -79,6 +85,13 @@ def test_rounds_are_played_without_training(tmp_path) -> None:
     assert lost == pytest.approx(65 - 50)
     assert 3 < figures["available_most"] / figures["available_least"] < 5
     assert json.loads(run_keyfed(*arguments).stdout) == figures
+
+    content["federated"]["min_reports"] = 50
+    preset.write_text(yaml.safe_dump(content), "utf-8")
+    few = json.loads(run_keyfed(*arguments[:5], "300", "--json").stdout)
+    assert few["rounds_abandoned"] > 0 and few["rounds_short_of_reports"] == 0
+    assert few["days"] == pytest.approx((30 + few["rounds_abandoned"]) * 48 / 1440)
+    assert few["mean_reported"] == 50
 
 
 @pytest.mark.parametrize(
