@@ -158,3 +158,23 @@ def test_ties_are_in_alphabetical_order(
         if ends and is_one_word(surface)
     }
     assert words == sorted(sole)[:5]
+
+
+@pytest.mark.parametrize("prefix", [",", "'", "to,", "😂", " "])
+def test_what_begins_no_word_costs_no_step(
+    small: tuple[Decoder, Tokenizer, WordSearch], prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder, _, search = small
+    state = decoder.start(1)
+    monkeypatch.setattr(decoder, "step", None)
+    assert search.next_words(state, 3, prefix) == []
+
+
+def test_a_search_without_time_gives_what_it_has(
+    small: tuple[Decoder, Tokenizer, WordSearch],
+) -> None:
+    decoder, _, search = small
+    state = decoder.start(1)
+    answers = iter([True, True, False])
+    limited = search.next_words(state, 1000, in_time=lambda: next(answers))
+    assert limited == search.next_words(state, 1000, max_steps=2)

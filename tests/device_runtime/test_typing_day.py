@@ -39,7 +39,8 @@ def type_a_day(
         return step(token, state)
 
     keyboard.decoder.step = counted  # type: ignore[method-assign]
-    times_ms, made, resident = np.zeros(keystrokes), np.zeros(keystrokes, int), list[int]()
+    # Written to now, so that they do not count as growth later.
+    times_ms, made, resident = np.full(keystrokes, -1.0), np.full(keystrokes, -1), list[int]()
     text = ""
     words = [word for message in texts for word in message.split()]
     done = at = 0
