@@ -1,56 +1,38 @@
-"""Rounds the network's matrices to int8 so that the words it suggests stay the same.
+"""How the network's matrices are stored in the TFLite file.
 
-TFLite's own dynamic-range quantisation gives each matrix one scale and rounds to nearest: on a quick run 5 % of the
-lists of three words then differed from the float model's. Here each row has its own scale, and what rounding lost is
-rounded once more, with a scale of its own: 15 bits in two int8 matrices. The embedding keeps that second part for its
-most frequent pieces only, where nearly all suggestions come from.
+Four kinds, of which `mixed` is what a bundle holds unless told otherwise:
+
+* `mixed`: float16, and int8 with a scale a row for the embeddings of rare pieces; computed in float32.
+* `dynamic`: TFLite's dynamic-range int8, one scale a matrix, and the kernels round their inputs to int8 too.
+* `float16`: all of it, computed in float32.
+* `int8`: TFLite's full int8, all values between the kernels too, their ranges seen on public text.
+
+`keyfed bench quantisation` measures what each of them keeps of the float model's answers.
 """
 
-import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from typing import Literal, get_args
 
 import numpy as np
 
-# Share of the pieces with a second part. Root mean square error of the logits of the 20 likeliest pieces, measured on a
-# quick run: 0.0097 nats at 0, 0.0044 at 0.1, 0.0026 at 0.25, 0.0015 at 0.5.
-FINE_SHARE = 0.25
+Quantisation = Literal["mixed", "dynamic", "float16", "int8"]
+QUANTISATIONS: tuple[Quantisation, ...] = get_args(Quantisation)
+
+DESCRIPTIONS: dict[Quantisation, str] = {
+    "mixed": "float16, int8 for rare pieces",
+    "dynamic": "dynamic-range int8",
+    "float16": "float16",
+    "int8": "full int8",
+}
+"""What a bundle's manifest says."""
+
+FREQUENT_PIECES = 3_000
+"""Pieces, most frequent first, whose embeddings `mixed` keeps in float16."""
 _LEVELS = 127
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class TwoPartMatrix:
-    """A matrix [N, M] as coarse * coarse_scale[:, None], plus fine * fine_scale[:, None] in its first F rows.
-
-    Attributes:
-        coarse, fine: float32 [N, M] and [F, M] with values k / 127, k whole in [-127, 127].
-        coarse_scale, fine_scale: float32 [N] and [F].
-    """
-
-    coarse: Any
-    coarse_scale: Any
-    fine: Any
-    fine_scale: Any
-
-
-def split_matrix(matrix: np.ndarray, fine_rows: int) -> TwoPartMatrix:
-    """The two parts of float32 [N, M], the second one for the first `fine_rows` rows, at least 1."""
-    coarse, coarse_scale = _round_rows(matrix)
-    lost = matrix - coarse * coarse_scale[:, np.newaxis]
-    return TwoPartMatrix(coarse, coarse_scale, *_round_rows(lost[:fine_rows]))
-
-
-def split_weights(weights: Sequence[np.ndarray]) -> tuple[TwoPartMatrix, ...]:
-    """Embedding [V, P] (frequent pieces first), transposed kernel [3H, 2P] and transposed projection [P, H]."""
-    embedding, kernel, _, projection, _ = weights
-    return (
-        split_matrix(embedding, max(1, int(FINE_SHARE * len(embedding)))),
-        split_matrix(kernel.T, kernel.shape[1]),
-        split_matrix(projection.T, projection.shape[1]),
-    )
-
-
-def _round_rows(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    scale = np.abs(matrix).max(axis=1)
-    rounded = np.rint(matrix / np.where(scale > 0, scale, 1)[:, np.newaxis] * _LEVELS) / _LEVELS
-    return rounded.astype(np.float32), scale.astype(np.float32)
+def round_rows(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """int8 [N, M] in [-127, 127] and scale float32 [N] > 0, whose product is the matrix to half a scale."""
+    scale = np.abs(matrix).max(axis=1) / _LEVELS
+    scale[scale == 0] = 1
+    rounded = np.rint(matrix / scale[:, np.newaxis])
+    return rounded.astype(np.int8), scale.astype(np.float32)

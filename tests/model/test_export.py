@@ -1,6 +1,6 @@
 """The TFLite file is the float network: exactly where it is not quantised, closely where it is."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +12,12 @@ from device_runtime.keyboard import Keyboard
 from device_runtime.lexicon import write_lexicon
 from device_runtime.tokenizer import BOS, EOS, Tokenizer
 from eval.parity import FloatDecoder, measure_parity
+from model.compact_weights import CompactMatrix, compact
 from model.config import PretrainingConfig
 from model.export import export_tflite
 from model.network import NetworkShape, initial_weights
 from model.pretraining import pretrain
-from model.quantisation import TwoPartMatrix, split_matrix, split_weights
+from model.quantisation import FREQUENT_PIECES, QUANTISATIONS, round_rows
 from model.rows import encode_text, pack_rows
 from tests.device_runtime.tiny_model import sentences, train_tokenizer
 from tests.model import numpy_network
@@ -24,13 +25,13 @@ from tests.model import numpy_network
 STREAM = [BOS, 7, 30, 30, 4, 11, EOS, 5, 5, 22, 3, 18]
 
 
-def worst_error(weights: list[np.ndarray], model: bytes) -> float:
-    """Largest difference of logits from the equations along STREAM, with the state carried on."""
+def worst_error(weights: list[np.ndarray], model: bytes, stream: Sequence[int] = STREAM) -> float:
+    """Largest difference of logits from the equations along the stream, with the state carried on."""
     run_step = Interpreter(model_content=model).get_signature_runner("step")
     h, c = np.zeros(weights[0].shape[1]), np.zeros(weights[3].shape[0])
     state = {"h": h[None].astype(np.float32), "c": c[None].astype(np.float32)}
     worst = 0.0
-    for token in STREAM:
+    for token in stream:
         out = run_step(token=np.array([token], np.int32), **state)
         state = {"h": out["h"], "c": out["c"]}
         exact, h, c = numpy_network.run_step(weights, token, h, c)
@@ -39,57 +40,86 @@ def worst_error(weights: list[np.ndarray], model: bytes) -> float:
 
 
 def rounded(weights: list[np.ndarray]) -> list[np.ndarray]:
-    """The float weights that the file's integers and scales stand for."""
-    embedding, kernel, projection = map(whole_matrix, split_weights(weights))
-    return [embedding, kernel.T, weights[2], projection.T, weights[4]]
+    """The float weights that the `mixed` file's numbers stand for, by brute force."""
+    embedding, kernel, bias, projection, output_bias = (w.copy() for w in weights)
+    for piece, row in enumerate(embedding):
+        if piece < min(FREQUENT_PIECES, len(embedding) - 1):
+            embedding[piece] = row.astype(np.float16)
+        else:
+            unit = max(abs(float(value)) for value in row) / 127
+            embedding[piece] = [round(float(value) / unit) * unit for value in row]
+    kernel, projection = (w.astype(np.float16).astype(np.float32) for w in (kernel, projection))
+    return [embedding, kernel, bias, projection, output_bias]
 
 
-def whole_matrix(parts: TwoPartMatrix) -> np.ndarray:
-    matrix = parts.coarse * parts.coarse_scale[:, None]
-    matrix[: len(parts.fine)] += parts.fine * parts.fine_scale[:, None]
-    return matrix
-
-
-def test_parts_are_whole_127ths_and_lose_little() -> None:
-    """A row loses at most 1 / 254 of its largest value, and 1 / 254 of that where it has a second part."""
+def test_rows_lose_at_most_half_a_scale() -> None:
     matrix = np.random.default_rng(5).normal(size=(30, 12)).astype(np.float32)
     matrix[3] = 0
-    parts = split_matrix(matrix, fine_rows=10)
-    for values in (parts.coarse, parts.fine):
-        assert (
-            np.abs(values * 127 - np.rint(values * 127)).max() < 1e-4 and np.abs(values).max() <= 1
-        )
-    lost = np.abs(whole_matrix(parts) - matrix).max(axis=1)
-    largest = np.abs(matrix).max(axis=1)
-    assert (lost[10:] <= largest[10:] / 253).all() and (lost[:10] <= largest[:10] / 60_000).all()
-    assert lost[10:].min() > lost[:10].max()
+    whole, scale = round_rows(matrix)
+    assert whole.dtype == np.int8 and scale.dtype == np.float32
+    assert (np.abs(whole[np.arange(30) != 3]).max(axis=1) == 127).all()  # all of the range is used
+    lost = np.abs(whole * scale[:, None] - matrix).max(axis=1)
+    assert (lost <= scale * 0.5001).all() and lost[3] == 0
 
 
-@pytest.mark.parametrize("shape", [NetworkShape(40, 8, 10), NetworkShape(200, 16, 64)])
-def test_the_file_is_close_to_the_network(shape) -> None:
-    """To its own rounded weights, and through them to the float ones, whose logits spread by about 1.
+RARE = NetworkShape(FREQUENT_PIECES + 50, 8, 10)
+"""Its last pieces are stored as int8."""
 
-    Inputs of a product go in twice, first to 1 / 255 of their range and then what is lost: 1 / 65,025 each. At most 64
-    of them below 1 in size give 1e-3 a product, and there are three in a row. Weights are rounded to 1 / 254 of their
-    range: a logit sums 16 products of |h| < 1 and |e| < 1, so 0.06 is the worst of the last product alone.
+
+@pytest.mark.parametrize("shape", [NetworkShape(40, 8, 10), NetworkShape(200, 16, 64), RARE])
+def test_the_file_is_exactly_what_it_stores_and_close_to_the_network(shape) -> None:
+    """It computes in float32. float16 rounds to 1 / 2,048 of a value, rows of int8 to 1 / 254 of their range.
+
+    A logit sums 16 products of |h| < 1 and |e| < 1, so 0.06 is the worst of int8.
     """
     weights = initial_weights(shape, seed=1)
     model = export_tflite(weights)
-    assert worst_error(rounded(weights), model) < 3e-3
-    assert 1e-4 < worst_error(weights, model) < 0.06
+    stream = [*STREAM, shape.vocabulary - 1, shape.vocabulary - 7, 4]
+    assert worst_error(rounded(weights), model, stream) < 1e-5
+    assert 1e-5 < worst_error(weights, model, stream) < 0.06
 
 
-def test_matrices_take_a_byte_a_value() -> None:
-    weights = initial_weights(NetworkShape(vocabulary=2000, embedding=64, units=128), seed=1)
-    parts = split_weights(weights)
-    values = sum(part.coarse.size + part.fine.size for part in parts)
-    floats = sum(part.coarse_scale.size + part.fine_scale.size for part in parts)
-    floats += weights[2].size + weights[4].size
-    assert 0 < len(export_tflite(weights)) - values - 4 * floats < 40_000  # the graph itself
+def test_other_kinds_are_close_to_the_network() -> None:
+    """float16 exactly to what it stores; the int8 kinds as closely as 256 levels carry, thrice in a row."""
+    weights = initial_weights(NetworkShape(200, 16, 64), seed=1)
+    halves = [w.astype(np.float16).astype(np.float32) for w in weights]
+    assert worst_error(halves, export_tflite(weights, "float16")) < 1e-5
+    assert 1e-3 < worst_error(weights, export_tflite(weights, "dynamic")) < 0.1
+    seen = [STREAM, STREAM[::-1]]
+    assert 1e-3 < worst_error(weights, export_tflite(weights, "int8", seen)) < 0.2
 
 
-def test_signature() -> None:
+def test_refuses_what_it_cannot_export() -> None:
+    weights = initial_weights(NetworkShape(40, 8, 10), seed=1)
+    with pytest.raises(ValueError, match="'int4': give one of mixed, dynamic, float16, int8"):
+        export_tflite(weights, "int4")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="int8: give pieces of public text"):
+        export_tflite(weights, "int8")
+
+
+def test_compact_names_a_matrix_that_the_file_does_not_hold() -> None:
     model = export_tflite(initial_weights(NetworkShape(40, 8, 10), seed=1))
+    matrix = np.ones((3, 5), np.float32)
+    with pytest.raises(ValueError, match=r"matrix \[3, 5\]: in 0 tensors of the file, not 1"):
+        compact(model, [CompactMatrix(matrix, matrix.astype(np.float16))])
+
+
+def test_no_matrix_is_stored_twice_or_in_float32() -> None:
+    shape = NetworkShape(FREQUENT_PIECES + 3_000, 64, 128)
+    weights = initial_weights(shape, seed=1)
+    weights[4] += 0.5  # else the converter leaves it out
+    values = 2 * FREQUENT_PIECES * 64 + (3_000 * 64) + 2 * (weights[1].size + weights[3].size)
+    floats = 3_000 + weights[2].size + weights[4].size
+    zero_points = 8 * 3_000
+    assert 0 < len(export_tflite(weights)) - values - 4 * floats - zero_points < 10_000
+    assert len(export_tflite(weights, "dynamic")) < shape.parameters() + 4 * floats + 10_000
+    assert len(export_tflite(weights, "float16")) < 2 * shape.parameters() + 10_000
+
+
+@pytest.mark.parametrize("quantisation", QUANTISATIONS)
+def test_signature(quantisation) -> None:
+    weights = initial_weights(NetworkShape(40, 8, 10), seed=1)
+    model = export_tflite(weights, quantisation, [STREAM])
     interpreter = Interpreter(model_content=model)
     assert interpreter.get_signature_list() == {
         "step": {"inputs": ["c", "h", "token"], "outputs": ["c", "h", "logits"]}
