@@ -8,6 +8,7 @@ shape as the operations give it, look-ups within their tables whatever the token
 """
 
 import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -301,8 +302,8 @@ def _require_tensor(index: int, tensors: Sequence[_Tensor]) -> None:
 def _check_types(code: int, taken: Sequence[_Tensor], given: Sequence[_Tensor]) -> None:
     """int32 are tokens and what says how to compute, bool is what a token was compared to."""
     kinds = {tensor.kind for tensor in given}
-    allowed = {_MINIMUM: (_FLOAT32, _INT8, _INT32), _LESS: (_BOOL,)}.get(code, (_FLOAT32, _INT8))
-    if len(kinds) != 1 or not kinds.issubset(allowed):
+    allowed = {_LESS: (_BOOL,)} | dict.fromkeys(_ON_TOKENS, (_FLOAT32, _INT8, _INT32))
+    if len(kinds) != 1 or not kinds.issubset(allowed.get(code, (_FLOAT32, _INT8))):
         raise ValueError(f"its outputs are of types {sorted(kinds)}")
     if (_BOOL in {tensor.kind for tensor in taken}) != (code == _CAST):
         raise ValueError("bool may be cast to float, and nothing else")
@@ -319,11 +320,14 @@ def _check_lookups(
     ranges: dict[int, tuple[int, int]],
 ) -> None:
     """Keeps book of what an int32 can be, and refuses what could look outside a table."""
-    if code == _MINIMUM and tensors[outputs[0]].kind == _INT32:
+    if code in _ON_TOKENS and tensors[outputs[0]].kind == _INT32:
         if inputs[0] not in ranges or len(tensors[inputs[1]].integers()) != 1:
-            raise ValueError("the least of int32 is of a token and a constant")
-        (limit,), (low, high) = tensors[inputs[1]].integers(), ranges[inputs[0]]
-        ranges[outputs[0]] = (min(low, limit), min(high, limit))
+            raise ValueError("arithmetic of int32 is of a token and a constant")
+        (constant,) = tensors[inputs[1]].integers()
+        low, high = (_ON_TOKENS[code](end, constant) for end in ranges[inputs[0]])
+        if max(-low, high) > _MOST_ELEMENTS:  # no table is so large, and int32 would overflow
+            raise ValueError(f"arithmetic of int32 gives {low} to {high}")
+        ranges[outputs[0]] = low, high
     if code in (_GATHER, _SLICE):
         table, place = tensors[inputs[0]], inputs[1]
         if place in ranges and table.shape:
@@ -436,6 +440,13 @@ _PAD, _GATHER, _SUB, _DIV, _SPLIT, _CAST, _MAXIMUM, _MINIMUM, _LESS = (
     58,
 )
 _SLICE, _SUM, _REDUCE_MAX, _REDUCE_MIN, _QUANTIZE, _ROUND, _ADD = 65, 74, 82, 89, 114, 116, 0
+
+_ON_TOKENS: Mapping[int, Callable[[int, int], int]] = {
+    _MINIMUM: min,
+    _MAXIMUM: max,
+    _SUB: operator.sub,
+}
+"""What may be done to a token, with a constant."""
 
 _ACTIVATION = (("b", 0),)
 _OPERATIONS: Mapping[int, _Operation] = {

@@ -17,16 +17,22 @@ from model.network import step
 
 @dataclass(frozen=True)
 class Parity:
-    """Agreement of two models over the same positions.
+    """Agreement of two models over the same positions, and how often each names the word that was written next.
 
     Attributes:
         positions: places in messages where both were asked for the next word.
         top1_agreement, top3_agreement: share with the same first word, and the same three words in any order.
+        top1, top3: share of the TFLite file's lists whose first word, or one of three, was written next.
+        float_top1, float_top3: the same of the float model.
     """
 
     positions: int
     top1_agreement: float
     top3_agreement: float
+    top1: float
+    top3: float
+    float_top1: float
+    float_top3: float
 
 
 class FloatDecoder:
@@ -56,31 +62,39 @@ class FloatDecoder:
 
 
 def measure_parity(
-    weights: Sequence[np.ndarray], keyboard: Keyboard, messages: Iterable[str], positions: int
-) -> Parity:
-    """Compares the first `positions` targets of `messages` (or all, if there are fewer).
+    weights: Sequence[np.ndarray],
+    keyboards: Sequence[Keyboard],
+    messages: Iterable[str],
+    positions: int,
+) -> list[Parity]:
+    """Compares each keyboard with the float model at the first `positions` targets of `messages` (or all, if fewer).
 
     Raises:
         ValueError: the messages hold no target.
     """
     decoder = FloatDecoder(weights)
-    search = WordSearch(decoder, keyboard.tokenizer)
-    same_first = same_three = compared = 0
+    search = WordSearch(decoder, keyboards[0].tokenizer)
+    # Of each keyboard, and of the float model last: same first, same three, first right, one of three right.
+    counts = np.zeros((len(keyboards) + 1, 4), np.int64)
+    compared = 0
     for message in messages:
         words = split_words(message)
         at = find_targets(words)[: positions - compared]
         words = words[: at[-1] + 1] if at else []
         wanted = [place in at for place in range(len(words))]
-        predicted = keyboard.predict_words(words, wanted)
+        predicted = [keyboard.predict_words(words, wanted) for keyboard in keyboards]
         state = decoder.start(BOS)
-        for ours, is_wanted, tokens in zip(
-            predicted, wanted, keyboard.tokenizer.encode_each_word(words), strict=True
-        ):
-            if is_wanted:
+        for place, tokens in enumerate(keyboards[0].tokenizer.encode_each_word(words)):
+            if wanted[place]:
                 exact = [word for word, _ in search.next_words(state, SUGGESTIONS)]
-                suggested = [suggestion.text for suggestion in ours]
-                same_first += suggested[:1] == exact[:1]
-                same_three += set(suggested) == set(exact)
+                lists = [[suggestion.text for suggestion in of[place]] for of in predicted]
+                for count, suggested in zip(counts, [*lists, exact], strict=True):
+                    count += (
+                        suggested[:1] == exact[:1],
+                        set(suggested) == set(exact),
+                        words[place] in suggested[:1],
+                        words[place] in suggested,
+                    )
             for token in tokens:
                 state = decoder.step(token, state)
         compared += len(at)
@@ -88,4 +102,5 @@ def measure_parity(
             break
     if not compared:
         raise ValueError("parity: the messages hold no word to predict")
-    return Parity(compared, same_first / compared, same_three / compared)
+    *shares, exact_shares = (counts / compared).tolist()
+    return [Parity(compared, *share, *exact_shares[2:]) for share in shares]

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from model.compact_weights import CompactMatrix, compact
 from model.network import cell, step
-from model.quantisation import FREQUENT_PIECES, QUANTISATIONS, Quantisation, round_rows
+from model.quantisation import FREQUENT_PIECES, Quantisation, check_quantisation, round_rows
 
 
 def export_tflite(
@@ -28,9 +28,7 @@ def export_tflite(
     Raises:
         ValueError: there is no such kind, or `int8` has seen nothing.
     """
-    if quantisation not in QUANTISATIONS:
-        raise ValueError(f"quantisation {quantisation!r}: give one of {', '.join(QUANTISATIONS)}")
-    if quantisation == "mixed":
+    if check_quantisation(quantisation) == "mixed":
         return _export_mixed(weights)
     module = tf.Module()
     module.weights = [tf.Variable(w, trainable=False) for w in weights]
@@ -58,11 +56,9 @@ def _export_mixed(weights: Sequence[np.ndarray]) -> bytes:
 
     def run_step(token, h, c):
         often, rare, gates, projected = module.matrices
-        x = tf.where(
-            token < frequent,
-            tf.gather(often, tf.minimum(token, frequent - 1)),
-            tf.gather(rare, tf.maximum(token - frequent, 0)),
-        )
+        is_frequent = tf.cast(token < frequent, tf.float32)
+        x = is_frequent * tf.gather(often, tf.minimum(token, frequent - 1))
+        x += (1.0 - is_frequent) * tf.gather(rare, tf.maximum(token - frequent, 0))
         x = tf.matmul(tf.concat([x, h], axis=1), gates, transpose_b=True) + bias
         output, c = cell(x, c)
         h = tf.matmul(output, projected, transpose_b=True)

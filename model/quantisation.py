@@ -30,6 +30,18 @@ FREQUENT_PIECES = 3_000
 _LEVELS = 127
 
 
+def check_quantisation(name: str) -> Quantisation:
+    """The kind of that name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for quantisation in QUANTISATIONS:
+        if quantisation == name:
+            return quantisation
+    raise ValueError(f"quantisation {name!r}: give one of {', '.join(QUANTISATIONS)}")
+
+
 def round_rows(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """int8 [N, M] in [-127, 127] and scale float32 [N] > 0, whose product is the matrix to half a scale."""
     scale = np.abs(matrix).max(axis=1) / _LEVELS

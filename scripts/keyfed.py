@@ -43,11 +43,12 @@ app.command()(rollback)
 app.command()(keyboard)
 app.command("type")(type_message)
 
-Preset = Annotated[str, typer.Option(help="quick, full, loop, test, or a YAML file.")]
+Preset = Annotated[str, typer.Option(help="quick, full, gboard, loop, test, or a YAML file.")]
 Out = Annotated[
     Path, typer.Option(help="Folder of the run; a finished stage there is not run again.")
 ]
 Arm = Annotated[str, typer.Option(help="web or synthetic.")]
+Step = Annotated[str, typer.Option(help="pretrained or federated.")]
 Rotation = Annotated[
     int | None, typer.Option(min=0, help="Which users are tested; default: the preset's, 0.")
 ]
@@ -109,16 +110,19 @@ def federate(
 def export(
     out: Out,
     arm: Arm = "synthetic",
-    step: Annotated[str, typer.Option(help="pretrained or federated.")] = "federated",
+    step: Step = "federated",
     preset: Preset = "quick",
+    quantisation: Annotated[
+        str, typer.Option(help="mixed, dynamic, float16 or int8, see `keyfed bench quantisation`.")
+    ] = "mixed",
     force: Force = False,
 ) -> None:
     """Write one arm's keyboard bundle."""
-    if step not in ("pretrained", "federated"):
-        raise ValueError(f"--step {step}: give pretrained or federated")
-    print(
-        _run_stage(out, preset, force, lambda run: run.exported(_check_arm(arm), step)) / "bundle"
-    )
+    from model.quantisation import check_quantisation
+
+    _check_arm(arm), _check_step(step)
+    kind = check_quantisation(quantisation)
+    print(_run_stage(out, preset, force, lambda run: run.exported(arm, step, kind)) / "bundle")
 
 
 @app.command()
@@ -395,6 +399,12 @@ def _check_arm(arm: str) -> str:
     if arm not in ("web", "synthetic"):
         raise ValueError(f"--arm {arm}: give web or synthetic")
     return arm
+
+
+def _check_step(step: str) -> str:
+    if step not in ("pretrained", "federated"):
+        raise ValueError(f"--step {step}: give pretrained or federated")
+    return step
 
 
 def _rotate(config: "RunConfig", eval_rotation: int | None) -> "RunConfig":

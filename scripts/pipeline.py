@@ -30,6 +30,7 @@ from scripts.training import (
 if TYPE_CHECKING:
     from device_runtime.tokenizer import Tokenizer
     from eval.next_word import WordScores
+    from model.quantisation import Quantisation
     from synthetic_text.arms import Recipe
 
 # Heavy libraries are imported where they are used: TensorFlow and TFF take 5 to 24 s, and most calls need neither.
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 ARMS = ("web", "synthetic")
 STEPS = ("pretrained", "federated")
 PIPELINE = "scripts/pipeline.py"
+EXPORT = ("model/export.py", "model/quantisation.py", "model/compact_weights.py")
 TRAINING = (PIPELINE, "scripts/training.py")
 SCORING = (*TRAINING, "scripts/scoring.py")
 
@@ -207,8 +209,7 @@ class Run:
         build = functools.partial(build_federated, self, arm)
         rooms = (
             "federated",
-            "model/export.py",
-            "model/quantisation.py",
+            *EXPORT,
             "device_runtime",  # with the next, measures the curve
             "eval/next_word.py",
             *TRAINING,
@@ -220,12 +221,12 @@ class Run:
         """The stage that made an arm's weights."""
         return self.pretrained(arm) if step == "pretrained" else self.federated(arm)
 
-    def exported(self, arm: str, step: str) -> Stage:
+    def exported(self, arm: str, step: str, quantisation: "Quantisation" = "mixed") -> Stage:
         """The keyboard bundle of one arm before or after federated learning, in the folder `bundle`."""
-        build = functools.partial(build_exported, self, arm, step)
+        build = functools.partial(build_exported, self, arm, step, quantisation)
+        kind = "" if quantisation == "mixed" else f"-{quantisation}"
         rooms = (
-            "model/export.py",
-            "model/quantisation.py",
+            *EXPORT,
             "model/blocklist.txt",
             "device_runtime/bundle.py",
             "device_runtime/card.py",
@@ -233,7 +234,7 @@ class Run:
             "scripts/pool_files.py",
             *SCORING,
         )
-        return Stage(f"exported/{arm}-{step}", {}, rooms, (self.trained(arm, step),), build)
+        return Stage(f"exported/{arm}-{step}{kind}", {}, rooms, (self.trained(arm, step),), build)
 
     def evaluated(self, arm: str, step: str) -> Stage:
         """Counts of hits and targets of every test user, through the bundle's TFLite file."""

@@ -5,6 +5,7 @@ Heavy libraries are imported where they are used.
 
 import dataclasses
 import functools
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from scripts.training import REAL_CHAT, TOKENIZER_POOLS, quieten_tensorflow
 if TYPE_CHECKING:
     import numpy as np
 
+    from model.quantisation import Quantisation
     from scripts.pipeline import Run
 
 _BLOCKLIST = Path(__file__).parent.parent / "model" / "blocklist.txt"
@@ -25,6 +27,8 @@ LICENCES = {
     "synthetic text": "written by Gemma 3 270M under the Gemma Terms of Use",
     "federated": "chitchat-dataset, MIT",
 }
+
+_SEEN_MESSAGES = 100  # of each pool, to see the ranges of full int8's values on
 
 
 def build_contamination(run: "Run", folder: Path) -> None:
@@ -65,16 +69,19 @@ def write_bundle_files(
     weights: Sequence["np.ndarray"],
     training: Mapping[str, Any],
     lexicon: bytes | None = None,
+    quantisation: "Quantisation" = "mixed",
 ) -> None:
     """Writes the keyboard bundle of these weights; without a lexicon it is good for next-word figures alone."""
     from device_runtime.bundle import write_bundle
     from device_runtime.lexicon import write_lexicon
     from model.export import export_tflite
+    from model.quantisation import DESCRIPTIONS
 
+    seen = _public_pieces(run) if quantisation == "int8" else []
     tokenizer = (run.out / "tokenizer" / "tokenizer.model").read_bytes()
     display = run.read_json("text/display.json")
     files = {
-        "model.tflite": export_tflite(weights),
+        "model.tflite": export_tflite(weights, quantisation, seen),
         "tokenizer.model": tokenizer,
         "truecase.tsv": "".join(f"{lower}\t{form}\n" for lower, form in display.items()).encode(),
         "blocklist.txt": _BLOCKLIST.read_bytes(),
@@ -83,14 +90,31 @@ def write_bundle_files(
     facts = {
         "vocabulary_size": weights[0].shape[0],
         "state_shapes": {"h": [1, weights[0].shape[1]], "c": [1, weights[3].shape[0]]},
-        "quantisation": "dynamic-range int8",
+        "quantisation": DESCRIPTIONS[quantisation],
         "training": dict(training),
         "licences": LICENCES,
     }
     write_bundle(folder, files, facts)
 
 
-def build_exported(run: "Run", arm: str, step: str, folder: Path) -> None:
+def _public_pieces(run: "Run") -> list[list[int]]:
+    """Pieces of public messages of every kind that the tokenizer was made from."""
+    from device_runtime.tokenizer import BOS
+    from scripts.pool_files import read_pool
+
+    tokenizer = run.load_tokenizer()
+    return [
+        [BOS, *tokenizer.encode_words(message.words)]
+        for name in TOKENIZER_POOLS
+        for message in itertools.islice(
+            read_pool(run.out / "text" / f"{name}.jsonl.gz"), _SEEN_MESSAGES
+        )
+    ]
+
+
+def build_exported(
+    run: "Run", arm: str, step: str, quantisation: "Quantisation", folder: Path
+) -> None:
     """Writes the bundle of an arm before or after federated learning."""
     quieten_tensorflow()
     from model.checkpoint import load_weights
@@ -112,7 +136,8 @@ def build_exported(run: "Run", arm: str, step: str, folder: Path) -> None:
             "people": "validation users, who were not trained on, after the last round",
         }
     weights = load_weights(trained / "weights.npz")
-    write_bundle_files(run, folder / "bundle", weights, training, _build_lexicon(run, arm))
+    lexicon = _build_lexicon(run, arm)
+    write_bundle_files(run, folder / "bundle", weights, training, lexicon, quantisation)
 
 
 def _build_lexicon(run: "Run", arm: str) -> bytes:
