@@ -19,7 +19,7 @@ MESSAGES = (
     "maybe milk and some wholegrain bread if they have any",
     "i have a dentist appointment on thursday so i'll be late for the rehearsal",
     "good luck , i hope it doesn't hurt",
-    "thanks ❤️ i really appreciate it",
+    "thanks ❤ i really appreciate it",
     "what time does the train get in ?",
     "it should arrive at half past six but it's usually delayed",
     "happy birthday ! hope you have an amazing day",

@@ -1,4 +1,4 @@
-"""`keyfed` on a device: what a bundle suggests, in one line, in a browser, in a terminal."""
+"""`keyfed` on a device: what a bundle suggests, in a line, a browser, a terminal; installing it; how fast it is."""
 
 import json
 from pathlib import Path
@@ -13,6 +13,7 @@ Installation = Annotated[
     Path,
     typer.Option("--into", help="Folder of installed bundles; a keyboard opens its `current`."),
 ]
+_RACE_WORDS = 200
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 
 
@@ -137,3 +138,32 @@ def _open_keyboards(
             name = full.parent.name if full.name == "bundle" else full.name
             paths[name if name not in paths else f"(2) {name}"] = path
     return {name: Keyboard.open(path, layout=layout) for name, path in paths.items()}
+
+
+def bench_device(
+    bundle: Annotated[Path, typer.Option(help="Keyboard bundle, a folder.")],
+    keystrokes: Annotated[int, typer.Option(min=1, help="Timed ones.")] = 2_000,
+    warm_up: Annotated[int, typer.Option(min=0, help="Untimed ones before.")] = 200,
+    threads: Annotated[int, typer.Option(min=1, help="Of the interpreter.")] = 1,
+    against_fused: Annotated[
+        bool,
+        typer.Option(
+            "--against-fused",
+            help="Also in turns with a fused LSTM that reads the context anew for each word (needs TensorFlow).",
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """A bundle's latency, cold start, memory and bytes on this machine, typing a fixed text."""
+    from device_runtime.latency import measure_latency
+    from scripts.synthesize import print_figures
+
+    figures = measure_latency(bundle, keystrokes, warm_up, threads).figures()
+    if against_fused:
+        from scripts.training import quieten_tensorflow
+
+        quieten_tensorflow()
+        from scripts.fused_model import race_fused
+
+        figures |= race_fused(bundle, _RACE_WORDS)
+    print_figures(figures, as_json)

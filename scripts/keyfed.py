@@ -16,7 +16,14 @@ except ModuleNotFoundError:  # the device runtime alone was installed
     raise SystemExit(2) from None
 
 from scripts.account import account, mechanisms
-from scripts.device import install, keyboard, rollback, suggest, type_message
+from scripts.device import (
+    bench_device,
+    install,
+    keyboard,
+    rollback,
+    suggest,
+    type_message,
+)
 from scripts.fleet import fleet
 from scripts.plan import plan
 from scripts.synthesize import print_figures, synthesize
@@ -42,6 +49,7 @@ app.command()(install)
 app.command()(rollback)
 app.command()(keyboard)
 app.command("type")(type_message)
+bench.command("device")(bench_device)
 
 Preset = Annotated[str, typer.Option(help="quick, full, gboard, loop, test, or a YAML file.")]
 Out = Annotated[
@@ -82,7 +90,9 @@ def run(
     if as_json:
         print(json.dumps(results))
     else:
-        _print_headline(results)
+        from scripts.results import print_headline
+
+        print_headline(results)
         print(f"report: {out / 'report.html'}")
 
 
@@ -335,6 +345,26 @@ def bench_typing(as_json: AsJson = False) -> None:
     print_figures({"words_per_s": measure_words_per_second()}, as_json)
 
 
+@bench.command("quantisation")
+def bench_quantisation(
+    out: Out,
+    arm: Arm = "synthetic",
+    step: Step = "federated",
+    preset: Preset = "quick",
+    positions: Annotated[int, typer.Option(min=1, help="Words of held-out text.")] = 10_000,
+    as_json: AsJson = False,
+) -> None:
+    """Every kind of stored weights against the float model: words in common, accuracy, bytes, latency."""
+    _check_arm(arm), _check_step(step)
+    _run_stage(out, preset, False, lambda run: run.exported(arm, step))
+    from scripts.config import load_config
+    from scripts.pipeline import Run
+    from scripts.quantisation import measure_quantisation
+
+    run = Run(out, load_config(preset), preset)
+    print_figures(measure_quantisation(run, arm, step, positions), as_json)
+
+
 @bench.command("noise")
 def bench_noise(out: Out, arm: Arm = "synthetic", preset: Preset = "quick") -> None:
     """Accuracy after federated runs at several noise / cohort ratios; writes what `keyfed plan` reads."""
@@ -442,34 +472,6 @@ def _run_stage(
     except KeyboardInterrupt:
         say("keyfed: stopped; the same command goes on from here")
         raise SystemExit(130) from None
-
-
-def _print_headline(results: dict[str, Any]) -> None:
-    import rich.console
-    import rich.table
-
-    table = rich.table.Table(
-        title="next-word accuracy on held-out people's messages, top-1 in vocabulary"
-    )
-    for column in ("", "web", "synthetic", "relative lift"):
-        table.add_column(column, justify="left" if not column else "right")
-    for step in ("pretrained", "federated"):
-        row = [step]
-        for arm in ("web", "synthetic"):
-            top1 = results["arms"][arm][step]["top1"]
-            row.append(f"{top1['value']:.2%} ({top1['low']:.2%} to {top1['high']:.2%})")
-        lift = results["lift"][step]
-        high = "no limit" if lift["high"] is None else f"{lift['high']:+.1%}"
-        table.add_row(*row, f"{lift['relative']:+.1%} ({lift['low']:+.1%} to {high})")
-    rich.console.Console().print(table)
-    privacy = results["privacy"]
-    projected = privacy["projected"]
-    rho = "" if privacy["rho"] is None else f" (rho {privacy['rho']:.3g})"
-    print(
-        f"privacy: this simulation epsilon {privacy['epsilon']:.3g}{rho}; "
-        f"projected to {projected['cohort']:,} of {projected['population']:,} devices a round: "
-        f"epsilon {projected['epsilon']:.3g}, delta {privacy['delta']:g}"
-    )
 
 
 def main() -> None:

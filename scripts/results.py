@@ -118,6 +118,35 @@ def _collect_results(run: Run, advance: Advance) -> dict[str, Any]:
     return _null_infinities(results)
 
 
+def print_headline(results: Mapping[str, Any]) -> None:
+    """What a run found, on standard output: accuracy, lifts, privacy."""
+    import rich.console
+    import rich.table
+
+    table = rich.table.Table(
+        title="next-word accuracy on held-out people's messages, top-1 in vocabulary"
+    )
+    for column in ("", "web", "synthetic", "relative lift"):
+        table.add_column(column, justify="left" if not column else "right")
+    for step in ("pretrained", "federated"):
+        row = [step]
+        for arm in ("web", "synthetic"):
+            top1 = results["arms"][arm][step]["top1"]
+            row.append(f"{top1['value']:.2%} ({top1['low']:.2%} to {top1['high']:.2%})")
+        lift = results["lift"][step]
+        high = "no limit" if lift["high"] is None else f"{lift['high']:+.1%}"
+        table.add_row(*row, f"{lift['relative']:+.1%} ({lift['low']:+.1%} to {high})")
+    rich.console.Console().print(table)
+    privacy = results["privacy"]
+    projected = privacy["projected"]
+    rho = "" if privacy["rho"] is None else f" (rho {privacy['rho']:.3g})"
+    print(
+        f"privacy: this simulation epsilon {privacy['epsilon']:.3g}{rho}; "
+        f"projected to {projected['cohort']:,} of {projected['population']:,} devices a round: "
+        f"epsilon {projected['epsilon']:.3g}, delta {privacy['delta']:g}"
+    )
+
+
 def count_rounds_to_match(
     baseline: Sequence[Mapping[str, float]], curve: Sequence[Mapping[str, float]]
 ) -> int | None:
@@ -153,10 +182,11 @@ def _measure_device(run: Run) -> dict[str, float]:
     latency = measure_latency(_bundle(run, "synthetic"))
     return {
         "bytes": latency.bundle_bytes,
-        "p50_ms": latency.step_p50_ms,
-        "p99_ms": latency.step_p99_ms,
-        "suggest_p50_ms": latency.suggest_p50_ms,
-        "suggest_p95_ms": latency.suggest_p95_ms,
+        "p50_ms": latency.step.p50_ms,
+        "p99_ms": latency.step.p99_ms,
+        "suggest_p50_ms": latency.suggest.p50_ms,
+        "suggest_p95_ms": latency.suggest.p95_ms,
+        "keystroke_p95_ms": latency.keystroke.p95_ms,
         "cold_start_ms": latency.cold_start_ms,
         "peak_rss_bytes": latency.peak_rss_bytes,
     }
@@ -185,7 +215,8 @@ def _measure_parity(run: Run) -> dict[str, Any]:
     messages = (text for texts in test_users.values() for text in texts)
     positions = run.config.evaluation.parity_positions
     keyboard = Keyboard.open(_bundle(run, "synthetic"))
-    return dataclasses.asdict(measure_parity(weights, keyboard, messages, positions))
+    [parity] = measure_parity(weights, [keyboard], messages, positions)
+    return dataclasses.asdict(parity)
 
 
 def _null_infinities(tree: Any) -> Any:

@@ -136,11 +136,11 @@ def build_exported(
             "people": "validation users, who were not trained on, after the last round",
         }
     weights = load_weights(trained / "weights.npz")
-    lexicon = _build_lexicon(run, arm)
+    lexicon = build_lexicon(run, arm)
     write_bundle_files(run, folder / "bundle", weights, training, lexicon, quantisation)
 
 
-def _build_lexicon(run: "Run", arm: str) -> bytes:
+def build_lexicon(run: "Run", arm: str) -> bytes:
     """The words of the public text that the arm read; the ceiling, which read private text, has the web arm's."""
     from device_runtime.lexicon import write_lexicon
     from scripts.pool_files import count_pool_words

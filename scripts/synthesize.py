@@ -432,5 +432,11 @@ def print_figures(figures: Mapping[str, Any], as_json: bool) -> None:
             print(f"{name:22} {_format(value):>12}")
 
 
-def _format(number: float) -> str:
-    return f"{number:,}" if isinstance(number, int) else f"{number:.4f}"
+def _format(figure: Any) -> str:
+    return (
+        f"{figure:,}"
+        if isinstance(figure, int)
+        else f"{figure:.4f}"
+        if isinstance(figure, float)
+        else str(figure)
+    )

@@ -11,7 +11,9 @@ from device_runtime.decoder import Decoder, Interpreter
 from device_runtime.keyboard import Keyboard
 from device_runtime.lexicon import write_lexicon
 from device_runtime.tokenizer import BOS, EOS, Tokenizer
+from eval.next_word import score_users
 from eval.parity import FloatDecoder, measure_parity
+from eval.targets import EvaluationVocabulary
 from model.compact_weights import CompactMatrix, compact
 from model.config import PretrainingConfig
 from model.export import export_tflite
@@ -212,7 +214,7 @@ def test_trained_model_and_its_file_agree(trained, keyboard) -> None:
 
     The acceptance asks the real model for 99 % of its top-3 at 2,000 positions.
     """
-    parity = measure_parity(trained, keyboard, sentences(), 150)
+    [parity] = measure_parity(trained, [keyboard], sentences(), 150)
     assert parity.positions == 150
     assert 0.85 <= parity.top1_agreement <= 1
     assert 0.9 <= parity.top3_agreement <= 1
@@ -220,10 +222,26 @@ def test_trained_model_and_its_file_agree(trained, keyboard) -> None:
 
 def test_another_model_does_not_agree(trained, keyboard) -> None:
     others = initial_weights(NetworkShape(trained[0].shape[0], 16, 32), seed=9)
-    assert measure_parity(others, keyboard, sentences(), 20).top3_agreement < 0.5
+    [parity] = measure_parity(others, [keyboard], sentences(), 20)
+    assert parity.top3_agreement < 0.5
 
 
 def test_parity_counts_targets_and_needs_one(trained, keyboard) -> None:
-    assert measure_parity(trained, keyboard, ["!", "saw tom ...", "lol 😂"], 99).positions == 3
+    messages = ["!", "saw tom ...", "lol 😂"]
+    assert measure_parity(trained, [keyboard], messages, 99)[0].positions == 3
     with pytest.raises(ValueError, match="parity: the messages hold no word to predict"):
-        measure_parity(trained, keyboard, ["!", "😂"], 5)
+        measure_parity(trained, [keyboard], ["!", "😂"], 5)
+
+
+def test_parity_counts_hits_as_the_metric_does(trained, keyboard) -> None:
+    """`eval.next_word` counts the same file's hits another way; an evaluation vocabulary is not asked for here."""
+    messages = sentences()[:40]
+    words = {word for message in messages for word in message.split()}
+    scores = score_users(lambda: keyboard, [messages], EvaluationVocabulary(sorted(words)), None)
+    targets = int(scores.targets.sum())
+    both = measure_parity(trained, [keyboard, keyboard], messages, targets)
+    assert both[0] == both[1] and both[0].positions == targets
+    intervals = scores.intervals(seed=1)
+    assert both[0].top1 == pytest.approx(intervals["top1_all"].value)
+    assert both[0].top3 == pytest.approx(intervals["top3_all"].value)
+    assert both[0].float_top1 == pytest.approx(both[0].top1, abs=0.05)
