@@ -212,8 +212,8 @@ def _read_tensor(content: bytes, table: Table, buffers: Sequence[range]) -> _Ten
     scale = _read_scale(quantization, shape) if quantization is not None else 0.0
     if kind == _INT8 and not scale:
         raise ValueError("is int8 without a scale")
-    if kind != _INT8 and scale:
-        raise ValueError("has a scale and is not int8")
+    if kind not in (_INT8, _INT32) and scale:  # int32 are the biases of int8 products
+        raise ValueError("has a scale and is no integer")
     return _Tensor(kind, shape, constant, scale)
 
 
