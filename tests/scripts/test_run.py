@@ -19,9 +19,8 @@ from device_runtime.tokenizer import Tokenizer
 from federated.ledger import Ledger
 from federated.population import read_message_file, split_population
 from scripts.config import load_config
-from scripts.keyfed import _print_headline
 from scripts.pipeline import ARMS, STEPS
-from scripts.results import _null_infinities, count_rounds_to_match
+from scripts.results import _null_infinities, count_rounds_to_match, print_headline
 from tests.scripts.command import run_keyfed, run_keyfed_killed_at, stop_keyfed_at
 from tests.scripts.conftest import FinishedRun
 from tests.sources import SECRET_USER, SECRET_WORD
@@ -129,7 +128,7 @@ def test_a_lift_without_an_upper_end_is_null_in_strict_json_and_is_printed(
     assert results["lift"]["federated"].pop("high") == math.inf
     assert strict == results
     strict["lift"]["federated"]["high"] = None
-    _print_headline(strict)
+    print_headline(strict)
     assert "to no limit)" in capsys.readouterr().out
 
 
