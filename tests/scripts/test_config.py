@@ -89,6 +89,13 @@ def test_a_file_that_holds_no_configuration_is_named(tmp_path: Path, content: by
     assert "\n" not in str(raised.value)
 
 
+def test_the_preset_of_a_shipping_keyboards_size_reads_the_full_presets_text() -> None:
+    """One file says so and two hold it."""
+    full, gboard = load_config("full"), load_config("gboard")
+    sizes = {"tokenizer": gboard.tokenizer, "network": gboard.network}
+    assert full.model_copy(update=sizes) == gboard
+
+
 @pytest.mark.parametrize("name", ["nope", "", ".", "../presets", "x" * 5_000])
 def test_an_unknown_preset_is_told_the_known_ones(name: str) -> None:
     with pytest.raises(ValueError, match=", ".join(NAMES)):
