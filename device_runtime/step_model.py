@@ -1,4 +1,4 @@
-"""What a keyboard's model file may be: one step of a recurrent network in a few dozen known operations.
+"""What a keyboard's model file may be: one step of a recurrent network in fifteen known operations.
 
 A TFLite interpreter trusts its model: a damaged or hostile file reads and writes wherever it says (tflite-runtime 2.14
 crashed on a third of files with a few bytes changed). So a file is let through only if all it can make the
@@ -328,7 +328,7 @@ def _check_lookups(
         if max(-low, high) > _MOST_ELEMENTS:  # no table is so large, and int32 would overflow
             raise ValueError(f"arithmetic of int32 gives {low} to {high}")
         ranges[outputs[0]] = low, high
-    if code in (_GATHER, _SLICE):
+    if code == _GATHER:
         table, place = tensors[inputs[0]], inputs[1]
         if place in ranges and table.shape:
             low, high = ranges[place]
@@ -336,8 +336,7 @@ def _check_lookups(
             low, high = min(tensors[place].integers()), max(tensors[place].integers())
         else:
             raise ValueError("looks up what is no token")
-        taken = tensors[inputs[2]].integers()[0] if code == _SLICE else 1
-        if low < 0 or high + taken > table.shape[0]:
+        if low < 0 or high >= table.shape[0]:
             raise ValueError(f"looks up {low} to {high} in a table of {table.shape[0]}")
 
 
@@ -366,12 +365,6 @@ def _gather(taken: Sequence[_Tensor], options: Sequence[int], _: int) -> list[tu
     return [taken[1].shape + taken[0].shape[1:]]
 
 
-def _slice(taken: Sequence[_Tensor], _: Sequence[int], __: int) -> list[tuple[int, ...]]:
-    if len(taken[0].shape) != 1 or taken[1].shape != (1,) or taken[2].shape != (1,):
-        raise ValueError("slices are of vectors")
-    return [tuple(taken[2].integers())]
-
-
 def _concatenate(taken: Sequence[_Tensor], options: Sequence[int], _: int) -> list[tuple[int, ...]]:
     shapes, axis = [list(tensor.shape) for tensor in taken], options[0]
     _require_axis(axis, shapes[0])
@@ -396,50 +389,14 @@ def _split(taken: Sequence[_Tensor], options: Sequence[int], parts: int) -> list
     return [tuple(shape)] * parts
 
 
-def _pad(taken: Sequence[_Tensor], _: Sequence[int], __: int) -> list[tuple[int, ...]]:
-    shape, paddings = taken[0].shape, taken[1].integers()
-    if taken[1].shape != (len(shape), 2) or any(not 0 <= n < _MOST_ELEMENTS for n in paddings):
-        raise ValueError(f"cannot pad {shape} so")
-    pairs = zip(shape, paddings[::2], paddings[1::2], strict=True)
-    return [tuple(n + before + after for n, before, after in pairs)]
-
-
-def _reduce(taken: Sequence[_Tensor], options: Sequence[int], _: int) -> list[tuple[int, ...]]:
-    shape, axes = taken[0].shape, taken[1].integers()
-    for axis in axes:
-        _require_axis(axis, shape)
-    if options[0]:
-        return [tuple(1 if i in axes else n for i, n in enumerate(shape))]
-    return [tuple(n for i, n in enumerate(shape) if i not in axes)]
-
-
 def _require_axis(axis: int, shape: Sequence[int]) -> None:
     if not 0 <= axis < len(shape):
         raise ValueError(f"axis {axis} of {len(shape)}")
 
 
 # BuiltinOperator and BuiltinOptions of TFLite's schema.
-_CONCATENATION, _DEQUANTIZE, _FULLY_CONNECTED, _LOGISTIC, _MUL, _RELU, _TANH = (
-    2,
-    6,
-    9,
-    14,
-    18,
-    19,
-    28,
-)
-_PAD, _GATHER, _SUB, _DIV, _SPLIT, _CAST, _MAXIMUM, _MINIMUM, _LESS = (
-    34,
-    36,
-    41,
-    42,
-    49,
-    53,
-    55,
-    57,
-    58,
-)
-_SLICE, _SUM, _REDUCE_MAX, _REDUCE_MIN, _QUANTIZE, _ROUND, _ADD = 65, 74, 82, 89, 114, 116, 0
+_ADD, _CONCATENATION, _DEQUANTIZE, _FULLY_CONNECTED, _LOGISTIC, _MUL, _TANH = 0, 2, 6, 9, 14, 18, 28
+_GATHER, _SUB, _SPLIT, _CAST, _MAXIMUM, _MINIMUM, _LESS, _QUANTIZE = 36, 41, 49, 53, 55, 57, 58, 114
 
 _ON_TOKENS: Mapping[int, Callable[[int, int], int]] = {
     _MINIMUM: min,
@@ -453,7 +410,6 @@ _OPERATIONS: Mapping[int, _Operation] = {
     _ADD: _Operation((2, 2), _broadcast, 11, (*_ACTIVATION, ("?", 1)), 0),
     _SUB: _Operation((2, 2), _broadcast, 28, (*_ACTIVATION, ("?", 1)), 0),
     _MUL: _Operation((2, 2), _broadcast, 21, _ACTIVATION, 0),
-    _DIV: _Operation((2, 2), _broadcast, 29, _ACTIVATION, 0),
     _MAXIMUM: _Operation((2, 2), _broadcast, 39),
     _MINIMUM: _Operation((2, 2), _broadcast, 39),
     _LESS: _Operation((2, 2), _broadcast, 41),
@@ -462,17 +418,10 @@ _OPERATIONS: Mapping[int, _Operation] = {
     _DEQUANTIZE: _Operation((1, 1), _same, 38),
     _LOGISTIC: _Operation((1, 1), _same),
     _TANH: _Operation((1, 1), _same),
-    _RELU: _Operation((1, 1), _same),
-    _ROUND: _Operation((1, 1), _same),
     _FULLY_CONNECTED: _Operation(
         (2, 3), _fully_connect, 8, (*_ACTIVATION, ("b", 0), ("?", 0), ("?", 0), ("b", 0)), 0
     ),
     _GATHER: _Operation((2, 2), _gather, 23, (("i", 0), ("i", 0))),
-    _SLICE: _Operation((3, 3), _slice, 48),
     _CONCATENATION: _Operation((1, 64), _concatenate, 10, (("i", 0), *_ACTIVATION), 1),
     _SPLIT: _Operation((2, 2), _split, 35, (("i", 0),)),
-    _PAD: _Operation((2, 2), _pad, 22),
-    _SUM: _Operation((2, 2), _reduce, 27, (("?", 0),)),
-    _REDUCE_MAX: _Operation((2, 2), _reduce, 27, (("?", 0),)),
-    _REDUCE_MIN: _Operation((2, 2), _reduce, 27, (("?", 0),)),
 }

@@ -55,7 +55,8 @@ def test_our_export_is_let_through(model: bytes) -> None:
     check_step_model(repack(model, lambda model: None))
 
 
-GATHER, SLICE, MINIMUM, SPLIT, PAD, CONCATENATION, FULLY_CONNECTED = 36, 65, 57, 49, 34, 2, 9
+GATHER, MINIMUM, MAXIMUM, SUB, SPLIT, CONCATENATION = 36, 57, 55, 41, 49, 2
+DEQUANTIZE, FULLY_CONNECTED = 6, 9
 
 
 def graph(model: Any) -> Any:
@@ -64,6 +65,23 @@ def graph(model: Any) -> Any:
 
 def first(model: Any, code: int) -> Any:
     return operations(model, code)[0]
+
+
+def shift(model: Any, operation: Any, by: int) -> None:
+    """Adds to the constant that an operation takes second."""
+    tensor = int(operation.inputs[1])
+    (value,) = np.array(constant(model, tensor).data, np.uint8).view("<i4")
+    set_integers(model, tensor, int(value) + by)
+
+
+def token_difference(model: Any) -> Any:
+    """The subtraction whose result is looked up where it is positive."""
+    (found,) = (
+        operation
+        for operation in operations(model, SUB)
+        if operation.outputs[0] == first(model, MAXIMUM).inputs[0]
+    )
+    return found
 
 
 @pytest.mark.parametrize(
@@ -86,21 +104,24 @@ def first(model: Any, code: int) -> Any:
         (lambda m: graph(m).operators.reverse(), "before it is used"),
         (lambda m: graph(m).operators.pop(), "is an output, and not computed"),
         # Look-ups beyond the table, for some token: one entry fewer, one further on.
-        (lambda m: set_integers(m, int(first(m, MINIMUM).inputs[1]), 20), "looks up 0 to 20"),
+        (lambda m: shift(m, first(m, MINIMUM), 1), "looks up 0 to"),
         (lambda m: set_integers(m, int(first(m, MINIMUM).inputs[1]), -1), "looks up -1"),
-        (lambda m: set_integers(m, int(first(m, SLICE).inputs[2]), 2), "looks up"),
-        (lambda m: set_integers(m, int(first(m, SLICE).inputs[2]), 0), "shapes"),
+        (lambda m: set_integers(m, int(first(m, MAXIMUM).inputs[1]), 1), "looks up 1 to 1"),
+        (lambda m: set_integers(m, int(first(m, MAXIMUM).inputs[1]), -1), "looks up -"),
+        (lambda m: shift(m, token_difference(m), -1), "looks up 0 to 1 in a table of 1"),
+        (lambda m: set_integers(m, int(token_difference(m).inputs[1]), -(2**31)), "of int32 gives"),
         # Shapes that are not what is computed, constants that are not as large as their shape.
         (lambda m: put(graph(m).tensors[29], "shape", 1, 9), "the file says otherwise"),
         (lambda m: put(graph(m).tensors[29], "shape", 1, -1), "shape"),
         (lambda m: put(graph(m).tensors[29], "shape", 1, 0), "shape"),
         (lambda m: put(graph(m).tensors[29], "shape", 1, 2**31 - 1), "shape"),
-        (lambda m: put(graph(m).tensors[3], "shape", 0, 37), "bytes are not its"),
+        (
+            lambda m: put(graph(m).tensors[first(m, DEQUANTIZE).inputs[0]], "shape", 0, 37),
+            "bytes are not its",
+        ),
         (lambda m: setattr(graph(m).tensors[3], "type", 9), "bytes are not its"),
         (lambda m: setattr(graph(m).tensors[29], "type", 5), "of type 5"),
         (lambda m: setattr(graph(m).tensors[29], "isVariable", True), "variable"),
-        (lambda m: set_integers(m, int(first(m, PAD).inputs[1]), 0, 0, 0, -1), "cannot pad"),
-        (lambda m: set_integers(m, int(first(m, PAD).inputs[1]), 0, 0, 0, 2**30), "cannot pad"),
         (lambda m: set_integers(m, int(first(m, SPLIT).inputs[0]), 7), "axis 7"),
         (lambda m: setattr(first(m, SPLIT).builtinOptions, "numSplits", 0), "splits into 0"),
         (lambda m: setattr(first(m, CONCATENATION).builtinOptions, "axis", 2), "axis 2"),
