@@ -340,9 +340,12 @@ def _read(
 ) -> tuple[list[tuple[str, str, int]], list[tuple[tuple[str, str], int]]]:
     """Words with forms, and pairs, with their counts as the file has them; it is made its owner's alone."""
     try:
-        path.chmod(0o600)
         with path.open("rb") as file:
             content = file.read(_MOST_BYTES + 1)
+            if content.startswith(
+                _HEADER.encode()
+            ):  # else it is not one of ours, and left as it is
+                os.fchmod(file.fileno(), 0o600)
     except OSError as error:
         raise PersonalError(f"{path.name}: cannot be read ({error.strerror})") from error
     if len(content) > _MOST_BYTES:

@@ -248,6 +248,14 @@ def test_a_malformed_file_is_named_with_its_line(
     assert path.exists()
 
 
+def test_another_programs_file_is_left_as_it_is(path: Path) -> None:
+    path.write_text("shared notes\n", "utf-8")
+    path.chmod(0o644)
+    with pytest.raises(PersonalError, match="line 1"):
+        PersonalHistory(path)
+    assert (stat.S_IMODE(path.stat().st_mode), path.read_text("utf-8")) == (0o644, "shared notes\n")
+
+
 def test_a_file_may_be_edited_by_hand(path: Path) -> None:
     path.write_text(HEADER + "Tom\t2\r\ntom\t1\n\nsaw tom\t7\nsaw\t9", "utf-8")
     history = PersonalHistory(path)
