@@ -128,7 +128,7 @@ def score_user(
                 by_class[0, CLASSES.index(name)] += (1, first, among)
     counts = (targets, in_vocab, top1_in, top3_in, top1_all, top3_all)
     columns = [np.array([count], np.int64) for count in counts]
-    return WordScores(*columns, by_class)
+    return WordScores(*[*columns, by_class])
 
 
 def score_users(

@@ -69,8 +69,9 @@ def _measure_user(
     bits, targets = 0.0, 0
     for words, targeted in take_targets(map(split_words, messages), max_targets):
         state = start
-        for position, word in enumerate(words[: targeted[-1] + 1]):
-            [tokens] = keyboard.tokenizer.encode_each_word([word])
+        read = words[: targeted[-1] + 1]  # nothing after the last target
+        encoded = keyboard.tokenizer.encode_each_word(read)
+        for position, (word, tokens) in enumerate(zip(read, encoded, strict=True)):
             cost, state = _read_word(keyboard, tokens, state)
             if position in targeted:
                 bits += cost + UNKNOWN_CHARACTER_BITS * _count_unknown(keyboard, word, tokens)

@@ -47,7 +47,16 @@ def test_help_is_there_without_a_heavy_import() -> None:
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stderr == "[]\n"
-    for command in ("run", "pretrain", "federate", "export", "evaluate", "suggest", "account"):
+    for command in (
+        "run",
+        "pretrain",
+        "federate",
+        "export",
+        "evaluate",
+        "compare",
+        "suggest",
+        "account",
+    ):
         assert f" {command} " in done.stdout
 
 
