@@ -12,6 +12,7 @@ from eval.next_word import WordScores
 from eval.statistics import (
     LEVEL,
     Interval,
+    SeedVariance,
     difference_errors,
     paired_difference,
     paired_lift,
@@ -45,6 +46,7 @@ def compare_scores(
     *,
     figure: str = "top1",
     level: float = LEVEL,
+    seed_variance: SeedVariance | None = None,
 ) -> Comparison:
     """Compares models asked the same words of the same users.
 
@@ -55,6 +57,7 @@ def compare_scores(
         baselines, scores: of one or more training seeds, as many of both.
         seed: of the bootstrap.
         figure: one of `next_word.FIGURES`.
+        seed_variance: of the logarithm of the relative lift, if more is known of it than these seeds show.
 
     Raises:
         ValueError: not as many of both, not asked the same targets, or none in the figure's total.
@@ -66,7 +69,11 @@ def compare_scores(
     totals = check_targets([*baselines, *scores]).counts(figure)[1]
     hits_a, hits_b = stack_hits(baselines, figure), stack_hits(scores, figure)
     difference = paired_difference(hits_a, hits_b, totals, seed, level=level)
-    relative = paired_lift(hits_a, hits_b, totals, seed, level=level) if hits_a.any() else None
+    relative = None
+    if hits_a.any():
+        relative = paired_lift(
+            hits_a, hits_b, totals, seed, level=level, seed_variance=seed_variance
+        )
     variance = user_variance(difference_errors(hits_a, hits_b, totals)[:, totals > 0])
     return Comparison(difference, relative, count_users_needed(difference.value, variance))
 

@@ -36,6 +36,19 @@ class Interval:
     high: float
 
 
+@dataclass(frozen=True)
+class SeedVariance:
+    """How an estimate varies between training seeds, as known from more than its own seeds.
+
+    Attributes:
+        variance: of the estimate with one seed, users the same.
+        freedom: degrees of freedom that it was estimated with, > 0.
+    """
+
+    variance: float
+    freedom: float
+
+
 def resample_sums(columns: Array, seed: int, resamples: int = RESAMPLES) -> Array:
     """Sums [resamples, C] of `columns` [users, C] over users drawn with replacement."""
     users = len(columns)
@@ -123,6 +136,7 @@ def paired_lift(
     *,
     resamples: int = RESAMPLES,
     level: float = LEVEL,
+    seed_variance: SeedVariance | None = None,
 ) -> Interval:
     """Relative lift share_b / share_a - 1, the same users (and training seeds) for both.
 
@@ -132,6 +146,7 @@ def paired_lift(
     Args:
         hits_a, hits_b: [users] or [seeds, users], 0 <= hits <= totals; `a` is the baseline.
         totals: words asked [users], of both.
+        seed_variance: of log(share_b / share_a); default: as these seeds show it, none if there is one.
 
     Raises:
         ValueError: shapes differ, a count is out of range, totals are zero, or `a` has no hit.
@@ -145,7 +160,7 @@ def paired_lift(
         ratios = np.log(np.divide(*resample_sums(pooled, seed, resamples).T[::-1]))
         value = np.log(pooled[:, 1].sum() / pooled[:, 0].sum())
     ratios = np.where(np.isnan(ratios), 0.0, ratios)  # neither has a hit: no difference
-    factor = _widening(by_seed, lift_errors(hits_a, hits_b), level)
+    factor = _widening(by_seed, lift_errors(hits_a, hits_b), level, seed_variance)
     on_log = _stretch(float(value), ratios, factor)
     return Interval(*(math.expm1(end) for end in (on_log.value, on_log.low, on_log.high)))
 
@@ -278,7 +293,9 @@ def user_variance(errors: Array) -> float:
     return float((of_users**2).sum()) * users**2 / (users - 1)
 
 
-def _widening(by_seed: Array, errors: Array, level: float) -> float:
+def _widening(
+    by_seed: Array, errors: Array, level: float, known: SeedVariance | None = None
+) -> float:
     """How many times wider than 95 % percentiles over users at fixed seeds the interval must be.
 
     The variance of a mean over S seeds is s**2 / S + C, where s**2 is the variance between seeds (of
@@ -291,20 +308,22 @@ def _widening(by_seed: Array, errors: Array, level: float) -> float:
     Args:
         by_seed: the estimate of each seed [seeds].
         errors: what each user adds to their errors [seeds, users].
+        known: in place of s**2 and its S - 1 degrees of freedom; with one seed C is not told from the
+            user's own change, so that this counts twice.
     """
     seeds, users = errors.shape
-    if users == 1:
+    if users == 1 or (seeds > 1 and not np.isfinite(by_seed).all()):
         return float("inf")
     covariance = errors @ errors.T * users / (users - 1)
     of_users = float(covariance.mean())
     tail = (1 + level) / 2
-    squared = of_users * stdtrit(users - 1, tail) ** 2
+    common = of_users
     if seeds > 1:
-        if not np.isfinite(by_seed).all():
-            return float("inf")
-        between = float(by_seed.var(ddof=1)) / seeds
         common = max(0.0, float(covariance.sum() - covariance.trace()) / (seeds * (seeds - 1)))
-        squared = common * stdtrit(users - 1, tail) ** 2 + between * stdtrit(seeds - 1, tail) ** 2
+        known = known or SeedVariance(float(by_seed.var(ddof=1)), seeds - 1)
+    squared = common * stdtrit(users - 1, tail) ** 2
+    if known:
+        squared += known.variance / seeds * stdtrit(known.freedom, tail) ** 2
     if squared <= 0:
         return 1.0
     if of_users <= 0:

@@ -11,7 +11,14 @@ from typing import Any
 
 from eval.comparison import compare_scores, seed_interval, stack_hits
 from eval.next_word import FIGURES, WordScores
-from eval.statistics import LEVEL, Interval, gap_interval, lift_errors, simultaneous_level
+from eval.statistics import (
+    LEVEL,
+    Interval,
+    SeedVariance,
+    gap_interval,
+    lift_errors,
+    simultaneous_level,
+)
 
 # The arms a study knows, in the order in which it shows them.
 ARMS = (
@@ -100,7 +107,8 @@ def build_study(runs: Sequence[ArmRun], seed: int, *, bars: Bars = BARS) -> dict
     """The figures of a study on one test set, as JSON values.
 
     Intervals are 95 %, over users and training seeds, paired; an end that is None has no limit, a value
-    that is None is not defined. With one seed they are over users alone and hold for that seed.
+    that is None is not defined. How lifts vary between seeds is learned from all arms with several, and
+    holds for arms with one as well; if no arm has several, intervals are over users alone.
     `top1_by_seed`, `top1_seed_sd` (None for one seed) and `by_seed` tell how seeds differ.
 
     Args:
@@ -212,6 +220,7 @@ def _build_lifts(by_arm: Mapping[str, Mapping[int, ArmRun]], seed: int) -> list[
         *((arm, "web_all") for arm in ARMS),
         *((arm, MIX) for arm in ARMS),
     ]
+    variance = _pool_seed_variance(by_arm)
     lifts = []
     for arm, over in pairs:
         if arm == over or arm not in by_arm or over not in by_arm:
@@ -219,7 +228,8 @@ def _build_lifts(by_arm: Mapping[str, Mapping[int, ArmRun]], seed: int) -> list[
         seeds = _common(by_arm[arm], by_arm[over])
         if not seeds:
             continue
-        lift = _lift(_pick(by_arm[over], seeds), _pick(by_arm[arm], seeds), seed)
+        scores = _pick(by_arm[over], seeds), _pick(by_arm[arm], seeds)
+        lift = _lift(*scores, seed, variance)
         lifts.append(
             {
                 "arm": arm,
@@ -235,13 +245,31 @@ def _build_lifts(by_arm: Mapping[str, Mapping[int, ArmRun]], seed: int) -> list[
     return lifts
 
 
+def _pool_seed_variance(by_arm: Mapping[str, Mapping[int, ArmRun]]) -> SeedVariance | None:
+    """Variance of a log lift between training seeds, from all arms that have several; None if none has.
+
+    Every arm is taken to vary alike, relative to its level: three seeds of one pair alone would be known
+    with two degrees of freedom, whose t quantiles drown all effects of a table. Two arms of equal seed
+    are taken to vary independently.
+    """
+    variances, freedom = 0.0, 0
+    for by_seed in by_arm.values():
+        shares = [_top1(run.scores) for run in by_seed.values()]
+        if len(shares) > 1 and min(shares) > 0:
+            deviation = _standard_deviation([math.log(share) for share in shares]) or 0.0
+            variances += deviation**2 * (len(shares) - 1)
+            freedom += len(shares) - 1
+    return SeedVariance(2 * variances / freedom, freedom) if freedom else None
+
+
 def _lift(
     baselines: Sequence[WordScores],
     scores: Sequence[WordScores],
     seed: int,
+    seeds: SeedVariance | None,
     level: float = LEVEL,
 ) -> dict[str, float | None]:
-    lift = compare_scores(baselines, scores, seed, level=level).relative
+    lift = compare_scores(baselines, scores, seed, level=level, seed_variance=seeds).relative
     if lift is None:
         return {"relative": None, "low": None, "high": None}
     ends = _ends(lift)
@@ -259,9 +287,10 @@ def _build_ablations(by_arm: Mapping[str, Mapping[int, ArmRun]], seed: int) -> l
         lift_errors(*(stack_hits(scores, "top1") for scores in pair)) for pair in pairs.values()
     ]
     level = simultaneous_level(errors, seed)
+    variance = _pool_seed_variance(by_arm)
     rows = []
     for arm, (baselines, scores) in pairs.items():
-        lift = _lift(baselines, scores, seed, level)
+        lift = _lift(baselines, scores, seed, variance, level)
         rows.append({"arm": arm, "part": PARTS[arm], **lift, "effect": _effect(arm, lift)})
     return rows
 

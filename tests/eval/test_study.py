@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from eval.next_word import CLASSES, WordScores
-from eval.statistics import gap_interval, paired_lift
+from eval.statistics import SeedVariance, gap_interval, paired_lift
 from eval.study import (
     ADAPTED,
     ARMS,
@@ -112,7 +112,9 @@ def test_figures_of_one_seed_agree_with_a_loop_over_drawn_users():
 
 def test_figures_of_several_seeds_are_over_users_and_seeds():
     mix, web = (np.stack([_hits(arm, (seed,)) for seed in (1, 2, 3)]) for arm in (MIX, "web_all"))
-    expected = paired_lift(web, mix, IN_VOCAB, 7)
+    logs = [[math.log(_hits(arm, (seed,)).sum()) for seed in (1, 2, 3)] for arm in ARMS]
+    pooled = SeedVariance(2 * np.var(logs, axis=1, ddof=1).mean(), 2 * len(ARMS))
+    expected = paired_lift(web, mix, IN_VOCAB, 7, seed_variance=pooled)
     lift = find_lift(STUDY, MIX, "web_all")
     assert (lift["relative"], lift["low"], lift["high"]) == pytest.approx(
         (mix.sum() / web.sum() - 1, expected.low, expected.high)
@@ -185,6 +187,41 @@ def test_parts_help_or_hurt_by_the_interval_over_the_mix():
     )  # one comparison: nothing to correct
 
 
+def _study_of_equals(rng, seed_sd):
+    """Three seeds of three arms, one seed of a fourth, all as good as each other but for their seeds."""
+    skill = rng.normal(-1.5, 0.3, USERS)
+    seeds = {"web_news": (1, 2, 3), "web_all": (1, 2, 3), MIX: (1, 2, 3), "filtered": (1,)}
+    runs = []
+    for arm, of_arm in seeds.items():
+        for seed in of_arm:
+            logits = skill + 0.1 * rng.normal(size=USERS) + seed_sd * rng.normal()
+            runs.append(_run(arm, rng.binomial(IN_VOCAB, 1 / (1 + np.exp(-logits))), seed))
+    return build_study(runs, seed=7)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed_sd", [0, 0.1])
+def test_lifts_hold_the_truth_whatever_the_seeds_do(seed_sd):
+    rng, held, lifts, wrong = np.random.default_rng(21), 0, 0, 0
+    for _ in range(300):
+        study = _study_of_equals(rng, seed_sd)
+        held += sum(lift["low"] <= 0 <= lift["high"] for lift in study["lifts"])
+        lifts += len(study["lifts"])
+        wrong += any(row["effect"] != "no clear difference" for row in study["ablations"])
+    assert 0.93 <= held / lifts <= 0.985
+    assert wrong / 300 <= 0.08
+
+
+def test_seeds_of_all_arms_tell_more_than_those_of_one_pair():
+    """Three seeds that differ: what a pair alone cannot see, a study of thirteen arms can."""
+    row = next(row for row in STUDY["ablations"] if row["arm"] == "generated")
+    assert row["effect"] == "helps"
+    mix, generated = (
+        np.stack([_hits(arm, (seed,)) for seed in (1, 2, 3)]) for arm in (MIX, "generated")
+    )
+    assert paired_lift(mix, generated, IN_VOCAB, 7, level=0.995).high > 0
+
+
 def test_only_common_seeds_are_paired():
     runs = [
         run
@@ -193,7 +230,11 @@ def test_only_common_seeds_are_paired():
     ]
     study = build_study(runs, seed=7)
     alone = build_study([run for run in runs if run.seed == 2], seed=7)
-    assert study["lifts"] and study["lifts"] == alone["lifts"]
+    assert len(study["lifts"]) == 2
+    for lift, expected in zip(study["lifts"], alone["lifts"], strict=True):
+        for name in ("arm", "over", "relative", "seeds", "by_seed"):
+            assert lift[name] == expected[name]
+        assert lift["low"] < expected["low"]  # how seeds differ is known, from both arms
     assert study["arms"][MIX]["seeds"] == [1, 2] and study["seeds"] == [1, 2, 3]
     assert study["cost"] == alone["cost"]
     disjoint = build_study([_simulate(MIX, 1), _simulate("web_all", 2)], seed=7)
@@ -205,7 +246,7 @@ def test_runs_may_come_in_any_order():
     assert build_study(RUNS[::-1], seed=7) == STUDY
 
 
-def test_missing_arms_are_left_out_and_change_no_other_figure():
+def test_missing_arms_are_left_out_and_change_no_other_value():
     study = build_study(
         [run for run in RUNS if run.arm not in (CEILING, "web_news", "filtered")], seed=7
     )
@@ -214,7 +255,8 @@ def test_missing_arms_are_left_out_and_change_no_other_figure():
     assert [bar["reached"] for bar in study["bars"]["lifts"]] == [True, None]
     assert "filtered" not in study["arms"] and "filtered" not in study["cost"]
     assert find_lift(study, MIX, "web_news") is None
-    assert find_lift(study, MIX, "web_all") == find_lift(STUDY, MIX, "web_all")
+    for name in ("relative", "seeds", "by_seed"):  # intervals also learn from other arms' seeds
+        assert find_lift(study, MIX, "web_all")[name] == find_lift(STUDY, MIX, "web_all")[name]
     without_web = build_study([_simulate(MIX, 1)], seed=7)
     assert (
         without_web["lifts"] == [] and without_web["cost"] == {} and without_web["ablations"] == []
