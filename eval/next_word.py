@@ -15,10 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_runtime.words import normalize, split_words
-from eval.statistics import Interval, paired_lift, share_interval
-from eval.targets import EvaluationVocabulary, find_targets
+from eval.statistics import Interval, share_interval
+from eval.targets import EvaluationVocabulary, find_sentence_starts, take_targets
 
 SUGGESTIONS = 3
+RANKS = (100, 1_000)  # by which words of the vocabulary are frequent, middling and rare
+CLASSES = ("frequent", "middling", "rare", "outside", "first", "later")
+FIGURES = ("top1", "top3", "top1_all", "top3_all", "oov_rate")
 
 
 class Suggested(Protocol):
@@ -52,6 +55,9 @@ class WordScores:
         in_vocab: of these, words of the evaluation vocabulary.
         top1_in, top3_in: in-vocab targets that were the first, or among three suggestions.
         top1_all, top3_all: the same among all targets: a word the model cannot say is a miss.
+        by_class: [users, CLASSES, 3]: targets, first suggestions and ones among three that were right, of
+            words in the vocabulary's first 100, up to its 1,000th, behind and outside of it, and again of
+            words that begin a sentence and of all others.
     """
 
     targets: NDArray[np.int64]
@@ -60,6 +66,7 @@ class WordScores:
     top3_in: NDArray[np.int64]
     top1_all: NDArray[np.int64]
     top3_all: NDArray[np.int64]
+    by_class: NDArray[np.int64]
 
     def __add__(self, other: "WordScores") -> "WordScores":
         pairs = zip(_columns(self), _columns(other), strict=True)
@@ -80,41 +87,17 @@ class WordScores:
         Raises:
             ValueError: there is no in-vocab target at all.
         """
+        return {name: share_interval(*self.counts(name), seed) for name in FIGURES}
+
+    def counts(self, figure: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Hits and totals [users] that one of `FIGURES` is the share of."""
         return {
-            "top1": share_interval(self.top1_in, self.in_vocab, seed),
-            "top3": share_interval(self.top3_in, self.in_vocab, seed),
-            "top1_all": share_interval(self.top1_all, self.targets, seed),
-            "top3_all": share_interval(self.top3_all, self.targets, seed),
-            "oov_rate": share_interval(self.targets - self.in_vocab, self.targets, seed),
-        }
-
-
-def top1_lift(baseline: WordScores, scores: WordScores, seed: int) -> Interval:
-    """Relative lift of in-vocab top-1 over a baseline, paired by user.
-
-    Raises:
-        ValueError: the two were not asked the same targets, or the baseline has no hit.
-    """
-    if not baseline.has_targets_of(scores):
-        raise ValueError(
-            "the two scores differ in users, targets or vocabulary; score both on the same ones"
-        )
-    return paired_lift(baseline.top1_in, baseline.in_vocab, scores.top1_in, scores.in_vocab, seed)
-
-
-def pool_scores(scores: Sequence[WordScores]) -> WordScores:
-    """The same users asked of several models (an arm's training seeds): counts added by user.
-
-    Raises:
-        ValueError: no scores, or they were not asked the same targets.
-    """
-    if not scores:
-        raise ValueError("no scores to pool")
-    if not all(scores[0].has_targets_of(other) for other in scores):
-        raise ValueError(
-            "the scores differ in users, targets or vocabulary; score all on the same ones"
-        )
-    return WordScores(*(sum(column) for column in zip(*map(_columns, scores), strict=True)))
+            "top1": (self.top1_in, self.in_vocab),
+            "top3": (self.top3_in, self.in_vocab),
+            "top1_all": (self.top1_all, self.targets),
+            "top3_all": (self.top3_all, self.targets),
+            "oov_rate": (self.targets - self.in_vocab, self.targets),
+        }[figure]
 
 
 def score_user(
@@ -124,19 +107,13 @@ def score_user(
     max_targets: int | None = None,
 ) -> WordScores:
     """Count one user's messages, each from an empty context, up to `max_targets` targets."""
-    if max_targets is not None and max_targets < 1:
-        raise ValueError(f"max_targets is {max_targets}, must be at least 1 or None")
     targets = in_vocab = top1_in = top3_in = top1_all = top3_all = 0
-    for message in messages:
-        words = split_words(message)
-        targeted = find_targets(words)
-        if max_targets is not None:
-            targeted = targeted[: max_targets - targets]
-        if not targeted:
-            continue
+    by_class = np.zeros((1, len(CLASSES), 3), np.int64)
+    for words, targeted in take_targets(map(split_words, messages), max_targets):
         at = np.isin(np.arange(len(words)), targeted).tolist()
         predicted = keyboard.predict_words(words, at, count=SUGGESTIONS)
-        for word, asked, suggestions in zip(words, at, predicted, strict=True):
+        starts = find_sentence_starts(words)
+        for word, asked, start, suggestions in zip(words, at, starts, predicted, strict=True):
             if not asked:
                 continue
             ranked = [normalize(suggestion.text) for suggestion in suggestions[:SUGGESTIONS]]
@@ -147,8 +124,11 @@ def score_user(
             top3_in += known and among
             top1_all += first
             top3_all += among
+            for name in (_name_rank(vocabulary.rank(word)), "first" if start else "later"):
+                by_class[0, CLASSES.index(name)] += (1, first, among)
     counts = (targets, in_vocab, top1_in, top3_in, top1_all, top3_all)
-    return WordScores(*(np.array([count], np.int64) for count in counts))
+    columns = [np.array([count], np.int64) for count in counts]
+    return WordScores(*[*columns, by_class])
 
 
 def score_users(
@@ -193,6 +173,12 @@ def score_users(
         ) from None
     finally:
         executor.shutdown(cancel_futures=True)
+
+
+def _name_rank(rank: int | None) -> str:
+    if rank is None:
+        return "outside"
+    return "frequent" if rank <= RANKS[0] else "middling" if rank <= RANKS[1] else "rare"
 
 
 def _columns(scores: WordScores) -> tuple[NDArray[np.int64], ...]:

@@ -1,7 +1,7 @@
 """Several arms and training seeds on one test set: lifts, share of the gap closed, cost of a point.
 
-All figures are computed from counts pooled by user over seeds, and resampled over users. Pairs of
-arms are compared over the seeds that both have; what was not run is not in the study.
+Intervals are over users, and over training seeds where there are several. Pairs of arms are compared
+over the seeds that both have; what was not run is not in the study.
 """
 
 import math
@@ -9,8 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eval.next_word import WordScores, pool_scores, top1_lift
-from eval.statistics import Interval, gap_interval
+from eval.comparison import compare_scores, seed_interval, stack_hits
+from eval.next_word import FIGURES, WordScores
+from eval.statistics import (
+    LEVEL,
+    Interval,
+    SeedVariance,
+    gap_interval,
+    lift_errors,
+    simultaneous_level,
+)
 
 # The arms a study knows, in the order in which it shows them.
 ARMS = (
@@ -98,9 +106,10 @@ BARS = Bars(lifts={"web_all": (0.35, 0.228), "web_news": (0.60, 0.45)}, gap_clos
 def build_study(runs: Sequence[ArmRun], seed: int, *, bars: Bars = BARS) -> dict[str, Any]:
     """The figures of a study on one test set, as JSON values.
 
-    Intervals are 95 %, over users, paired; an end that is None has no limit, a value that is None
-    is not defined. They hold for these training seeds: how seeds differ is told by
-    `top1_by_seed`, `top1_seed_sd` (None for one seed) and `by_seed`.
+    Intervals are 95 %, over users and training seeds, paired; an end that is None has no limit, a value
+    that is None is not defined. How lifts vary between seeds is learned from all arms with several, and
+    holds for arms with one as well; if no arm has several, intervals are over users alone.
+    `top1_by_seed`, `top1_seed_sd` (None for one seed) and `by_seed` tell how seeds differ.
 
     Args:
         runs: at most one for each arm and seed; arms and seeds may be missing.
@@ -114,7 +123,9 @@ def build_study(runs: Sequence[ArmRun], seed: int, *, bars: Bars = BARS) -> dict
         `gap_closed`: by baseline {value, low, high, seeds, by_seed};
         `bars`: {lifts: [{over, relative, low, reached}], gap_closed: [{over, value, reached}]},
             reached is None for what was not measured;
-        `ablations`: [{arm, part, effect}], effect is "helps", "hurts" or "no clear difference";
+        `ablations`: [{arm, part, relative, low, high, effect}]: of the lifts over the mix, their intervals
+            widened until all of them hold together with 95 %; effect is "helps", "hurts" or "no clear
+            difference" by these;
         `cost`: by arm {gain, seconds_per_point, words_per_point}: gain is the difference in top-1 from
             web_all, the others training seconds and distinct words for each 0.01 of it.
 
@@ -133,11 +144,7 @@ def build_study(runs: Sequence[ArmRun], seed: int, *, bars: Bars = BARS) -> dict
         "lifts": lifts,
         "gap_closed": gaps,
         "bars": _compare_with_bars(lifts, gaps, bars),
-        "ablations": [
-            {"arm": lift["arm"], "part": PARTS[lift["arm"]], "effect": _effect(lift)}
-            for lift in lifts
-            if lift["over"] == MIX and lift["arm"] in PARTS
-        ],
+        "ablations": _build_ablations(by_arm, seed),
         "cost": {
             arm: _cost(by_seed, by_arm[COST_BASELINE])
             for arm, by_seed in by_arm.items()
@@ -173,8 +180,8 @@ def _common(*arms: Mapping[int, ArmRun]) -> list[int]:
     return sorted(set.intersection(*(set(by_seed) for by_seed in arms)))
 
 
-def _pool(by_seed: Mapping[int, ArmRun], seeds: Sequence[int]) -> WordScores:
-    return pool_scores([by_seed[seed].scores for seed in seeds])
+def _pick(by_seed: Mapping[int, ArmRun], seeds: Sequence[int]) -> list[WordScores]:
+    return [by_seed[seed].scores for seed in seeds]
 
 
 def _top1(scores: WordScores) -> float:
@@ -186,10 +193,10 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _describe_arm(by_seed: Mapping[int, ArmRun], seed: int) -> dict[str, Any]:
-    intervals = _pool(by_seed, list(by_seed)).intervals(seed)
+    scores = _pick(by_seed, list(by_seed))
     by_seed_top1 = {str(number): _top1(run.scores) for number, run in by_seed.items()}
     return {
-        **{name: _ends(interval) for name, interval in intervals.items()},
+        **{name: _ends(seed_interval(scores, name, seed)) for name in FIGURES},
         "seeds": list(by_seed),
         "top1_by_seed": by_seed_top1,
         "top1_seed_sd": _standard_deviation(list(by_seed_top1.values())),
@@ -213,6 +220,7 @@ def _build_lifts(by_arm: Mapping[str, Mapping[int, ArmRun]], seed: int) -> list[
         *((arm, "web_all") for arm in ARMS),
         *((arm, MIX) for arm in ARMS),
     ]
+    variance = _pool_seed_variance(by_arm)
     lifts = []
     for arm, over in pairs:
         if arm == over or arm not in by_arm or over not in by_arm:
@@ -220,14 +228,13 @@ def _build_lifts(by_arm: Mapping[str, Mapping[int, ArmRun]], seed: int) -> list[
         seeds = _common(by_arm[arm], by_arm[over])
         if not seeds:
             continue
-        pooled = _lift(_pool(by_arm[over], seeds), _pool(by_arm[arm], seeds), seed)
+        scores = _pick(by_arm[over], seeds), _pick(by_arm[arm], seeds)
+        lift = _lift(*scores, seed, variance)
         lifts.append(
             {
                 "arm": arm,
                 "over": over,
-                "relative": pooled["value"],
-                "low": pooled["low"],
-                "high": pooled["high"],
+                **lift,
                 "seeds": seeds,
                 "by_seed": {
                     str(number): _relative(by_arm[over][number], by_arm[arm][number])
@@ -238,10 +245,54 @@ def _build_lifts(by_arm: Mapping[str, Mapping[int, ArmRun]], seed: int) -> list[
     return lifts
 
 
-def _lift(baseline: WordScores, scores: WordScores, seed: int) -> dict[str, float | None]:
-    if not baseline.top1_in.any():
-        return {"value": None, "low": None, "high": None}
-    return _ends(top1_lift(baseline, scores, seed))
+def _pool_seed_variance(by_arm: Mapping[str, Mapping[int, ArmRun]]) -> SeedVariance | None:
+    """Variance of a log lift between training seeds, from all arms that have several; None if none has.
+
+    Every arm is taken to vary alike, relative to its level: three seeds of one pair alone would be known
+    with two degrees of freedom, whose t quantiles drown all effects of a table. Two arms of equal seed
+    are taken to vary independently.
+    """
+    variances, freedom = 0.0, 0
+    for by_seed in by_arm.values():
+        shares = [_top1(run.scores) for run in by_seed.values()]
+        if len(shares) > 1 and min(shares) > 0:
+            deviation = _standard_deviation([math.log(share) for share in shares]) or 0.0
+            variances += deviation**2 * (len(shares) - 1)
+            freedom += len(shares) - 1
+    return SeedVariance(2 * variances / freedom, freedom) if freedom else None
+
+
+def _lift(
+    baselines: Sequence[WordScores],
+    scores: Sequence[WordScores],
+    seed: int,
+    seeds: SeedVariance | None,
+    level: float = LEVEL,
+) -> dict[str, float | None]:
+    lift = compare_scores(baselines, scores, seed, level=level, seed_variance=seeds).relative
+    if lift is None:
+        return {"relative": None, "low": None, "high": None}
+    ends = _ends(lift)
+    return {"relative": ends["value"], "low": ends["low"], "high": ends["high"]}
+
+
+def _build_ablations(by_arm: Mapping[str, Mapping[int, ArmRun]], seed: int) -> list[dict[str, Any]]:
+    """The parts' arms over the mix, at a level at which all intervals of the table hold together."""
+    pairs = {
+        arm: (_pick(by_arm[MIX], seeds), _pick(by_arm[arm], seeds))
+        for arm in PARTS
+        if MIX in by_arm and arm in by_arm and (seeds := _common(by_arm[MIX], by_arm[arm]))
+    }
+    errors = [
+        lift_errors(*(stack_hits(scores, "top1") for scores in pair)) for pair in pairs.values()
+    ]
+    level = simultaneous_level(errors, seed)
+    variance = _pool_seed_variance(by_arm)
+    rows = []
+    for arm, (baselines, scores) in pairs.items():
+        lift = _lift(baselines, scores, seed, variance, level)
+        rows.append({"arm": arm, "part": PARTS[arm], **lift, "effect": _effect(arm, lift)})
+    return rows
 
 
 def _relative(baseline: ArmRun, run: ArmRun) -> float | None:
@@ -259,20 +310,20 @@ def _build_gaps(by_arm: Mapping[str, Mapping[int, ArmRun]], seed: int) -> dict[s
         if not seeds:
             continue
         gaps[baseline] = {
-            **_gap([_pool(by_arm[arm], seeds) for arm in arms], seed),
+            **_gap([_pick(by_arm[arm], seeds) for arm in arms], seed),
             "seeds": seeds,
             "by_seed": {
-                str(number): _gap([by_arm[arm][number].scores for arm in arms], seed)["value"]
+                str(number): _gap([_pick(by_arm[arm], [number]) for arm in arms], seed)["value"]
                 for number in seeds
             },
         }
     return gaps
 
 
-def _gap(scores: Sequence[WordScores], seed: int) -> dict[str, float | None]:
-    """Of three scores, what the second closes of the gap from the first to the third."""
-    low, middle, high = (score.top1_in for score in scores)
-    return _ends(gap_interval(low, middle, high, scores[0].in_vocab, seed))
+def _gap(arms: Sequence[Sequence[WordScores]], seed: int) -> dict[str, float | None]:
+    """Of the scores of three arms, what the second closes of the gap from the first to the third."""
+    low, middle, high = (stack_hits(scores, "top1") for scores in arms)
+    return _ends(gap_interval(low, middle, high, arms[0][0].in_vocab, seed))
 
 
 def _compare_with_bars(
@@ -309,21 +360,21 @@ def _exceeds(lift: Mapping[str, Any], relative: float, low: float) -> bool | Non
     return lift["relative"] >= relative and lift["low"] > low
 
 
-def _effect(lift: Mapping[str, Any]) -> str:
+def _effect(arm: str, lift: Mapping[str, Any]) -> str:
     """What a part does, from the interval of the arm over the mix."""
     low, high = lift["low"], lift["high"]
     is_above = low is not None and low > 0
     is_below = high is not None and high < 0
     if not is_above and not is_below:
         return "no clear difference"
-    return "helps" if is_above == (lift["arm"] == ADAPTED) else "hurts"
+    return "helps" if is_above == (arm == ADAPTED) else "hurts"
 
 
 def _cost(by_seed: Mapping[int, ArmRun], baseline: Mapping[int, ArmRun]) -> dict[str, float | None]:
     seeds = _common(by_seed, baseline)
     if not seeds:
         return {"gain": None, "seconds_per_point": None, "words_per_point": None}
-    gain = _top1(_pool(by_seed, seeds)) - _top1(_pool(baseline, seeds))
+    gain = _mean([_top1(by_seed[n].scores) - _top1(baseline[n].scores) for n in seeds])
     seconds = _mean([by_seed[seed].seconds for seed in seeds])
     words = _mean([by_seed[seed].distinct_words for seed in seeds])
     return {

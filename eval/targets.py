@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,39 @@ from device_runtime.words import is_word, split_words
 def find_targets(words: Sequence[str]) -> list[int]:
     """Positions in `split_words(message)` to be suggested: of every word, the first included."""
     return [position for position, word in enumerate(words) if is_word(word)]
+
+
+def take_targets(
+    messages: Iterable[list[str]], max_targets: int | None
+) -> Iterator[tuple[list[str], list[int]]]:
+    """Messages (as `split_words` gives them) with their targets' positions, without those that have none.
+
+    Ends after `max_targets` targets; None takes all.
+
+    Raises:
+        ValueError: `max_targets` is below 1.
+    """
+    if max_targets is not None and max_targets < 1:
+        raise ValueError(f"max_targets is {max_targets}, must be at least 1 or None")
+    taken = 0
+    for words in messages:
+        targeted = find_targets(words)
+        if max_targets is not None:
+            targeted = targeted[: max_targets - taken]
+        if targeted:
+            yield words, targeted
+        taken += len(targeted)
+        if taken == max_targets:
+            return
+
+
+def find_sentence_starts(words: Sequence[str]) -> list[bool]:
+    """For each of `split_words(message)` whether no word stands before it in its sentence."""
+    starts, at_start = [], True
+    for word in words:
+        starts.append(at_start)
+        at_start = word.endswith((".", "!", "?", "…")) or (at_start and not is_word(word))
+    return starts
 
 
 @dataclass(frozen=True)
@@ -75,11 +108,15 @@ class EvaluationVocabulary:
         return "".join(f"{word}\n" for word in self.words).encode()
 
     @cached_property
-    def _members(self) -> frozenset[str]:
-        return frozenset(self.words)
+    def _ranks(self) -> dict[str, int]:
+        return {word: rank for rank, word in enumerate(self.words, start=1)}
+
+    def rank(self, word: str) -> int | None:
+        """Place of a word, 1 for the most frequent; None outside."""
+        return self._ranks.get(word)
 
     def __contains__(self, word: str) -> bool:
-        return word in self._members
+        return word in self._ranks
 
     def __len__(self) -> int:
         return len(self.words)

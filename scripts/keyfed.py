@@ -1,5 +1,6 @@
 """The command line `keyfed`: thin calls into the rooms, one clear line and exit code 2 for bad input."""
 
+import dataclasses
 import json
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ except ModuleNotFoundError:  # the device runtime alone was installed
     raise SystemExit(2) from None
 
 from scripts.account import account, mechanisms
+from scripts.compare import compare
 from scripts.device import (
     bench_device,
     install,
@@ -44,6 +46,7 @@ app.add_typer(bench, name="bench")
 app.command()(account)
 app.command()(mechanisms)
 app.command()(plan)
+app.command()(compare)
 app.command()(suggest)
 app.command()(install)
 app.command()(rollback)
@@ -155,47 +158,37 @@ def evaluate(
 
     from device_runtime.keyboard import Keyboard
     from eval.next_word import score_users
-    from eval.targets import EvaluationVocabulary
-    from federated.population import mask_pii, read_message_file
+    from eval.perplexity import measure_bits
     from scripts.fingers import LAYOUT, score_typing
+    from scripts.held_out import load_vocabulary, read_users
     from scripts.progress import show_progress
 
-    if vocabulary is None:
-        folders = [bundle, *bundle.resolve().parents]
-        found = [
-            path
-            for folder in folders
-            if (path := folder / "tokenizer" / "vocabulary.txt").is_file()
-        ]
-        if not found:
-            raise ValueError(f"{bundle}: lies in no run's folder: give --vocabulary")
-        vocabulary = found[0]
-    if not vocabulary.is_file():
-        raise ValueError(f"{vocabulary}: no such file: give --vocabulary")
-    words = EvaluationVocabulary.load(vocabulary)
-    users: dict[str, list[str]] = {}
-    for message in read_message_file(text):
-        users.setdefault(message.user, []).append(mask_pii(message.text))
+    words = load_vocabulary(bundle, vocabulary)
+    users = [[message.text for message in messages] for messages in read_users(text)]
     open_keyboard = functools.partial(Keyboard.open, bundle)
     with show_progress("evaluate", len(users)) as advance:
-        scores = score_users(
-            open_keyboard, list(users.values()), words, on_user=lambda done: advance(done, "")
-        )
+        scores = score_users(open_keyboard, users, words, on_user=lambda done: advance(done, ""))
     if not scores.in_vocab.any():
-        raise ValueError(f"{text}: holds no word of {vocabulary}: give more text or --vocabulary")
-    keyboard, messages = Keyboard.open(bundle, LAYOUT), list(users.values())
+        raise ValueError(f"{text}: holds no word of the vocabulary: give more text or --vocabulary")
+    keyboard = Keyboard.open(bundle, LAYOUT)
     with show_progress("typed words", len(users)) as advance:
-        typed = score_typing(keyboard, messages, words, seed, lambda done: advance(done, ""))
+        typed = score_typing(keyboard, users, words, seed, lambda done: advance(done, ""))
     figures: dict[str, Any] = {
         name: {"value": interval.value, "low": interval.low, "high": interval.high}
         for name, interval in (scores.intervals(seed) | typed.intervals(seed)).items()
     }
+    perplexity = measure_bits(open_keyboard(), users).perplexity(seed)
+    figures |= {"perplexity": dataclasses.asdict(perplexity)}
     figures |= {"users": len(scores), "targets": int(scores.targets.sum())}
     if as_json:
         print(json.dumps(figures))
         return
     for name, figure in figures.items():
-        if isinstance(figure, dict):
+        if name == "perplexity":
+            print(
+                f"{name:27} {figure['value']:7,.0f}   95 % interval {figure['low']:,.0f} to {figure['high']:,.0f}"
+            )
+        elif isinstance(figure, dict):
             print(
                 f"{name:27} {figure['value']:7.2%}   95 % interval {figure['low']:.2%} to {figure['high']:.2%}"
             )

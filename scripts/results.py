@@ -15,7 +15,8 @@ from typing import Any
 
 from device_runtime.keyboard import Keyboard
 from device_runtime.latency import measure_latency
-from eval.next_word import WordScores, top1_lift
+from eval.comparison import compare_scores
+from eval.next_word import WordScores
 from eval.report import write_report
 from scripts.pipeline import ARMS, PIPELINE, STEPS, Run
 from scripts.progress import Advance, show_progress
@@ -174,7 +175,9 @@ def _bundle(run: Run, arm: str) -> Path:
 
 
 def _lift(baseline: WordScores, scores: WordScores, seed: int) -> dict[str, float]:
-    interval = top1_lift(baseline, scores, seed)
+    interval = compare_scores([baseline], [scores], seed).relative
+    if interval is None:
+        raise ValueError("the web arm has no hit: a lift over it is undefined; train it for longer")
     return {"relative": interval.value, "low": interval.low, "high": interval.high}
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.next_word import WordScores, score_user, score_users, top1_lift
+from eval.next_word import WordScores, score_user, score_users
 from eval.targets import EvaluationVocabulary
 
 COUNTS = ["targets", "in_vocab", "top1_in", "top3_in", "top1_all", "top3_all"]
@@ -51,24 +51,58 @@ class BigramKeyboard:
 
 
 def _fold(text):
-    return text.lower().replace("’", "'")
+    """Lower case, composed, straight apostrophes, no joiners; what shows nothing is a blank."""
+    kept = [c for c in text.lower() if c not in "\u200b\u200c\u200d\u2060\ufe0e\ufe0f\ufeff\u00ad"]
+    composed = unicodedata.normalize("NFC", "".join(kept))
+    straight = ["'" if c in "’‘ʼ＇`" else c for c in composed]
+    hidden = [c.isspace() or unicodedata.category(c)[0] in "C" for c in straight]
+    return "".join(" " if hide else c for c, hide in zip(straight, hidden, strict=True))
 
 
 def _tokens_by_hand(message):
-    """Tokens of the messages here, character by character."""
-    tokens = []
-    for chunk in _fold(message).replace("\ufe0f", "").split():
-        token, kind = "", None
-        for at, char in enumerate(chunk):
-            inner = 0 < at < len(chunk) - 1 and chunk[at - 1].isalnum() and chunk[at + 1].isalnum()
-            is_part = char.isalnum() or (char in "':" and inner)
-            here = "word" if is_part else char
-            if here != kind and token:
-                tokens.append(token)
-                token = ""
-            token, kind = token + char, here
-        tokens.append(token)
+    """Tokens, character by character: numbers, words with inner apostrophes, runs of one symbol."""
+    text, tokens, at = _fold(message), [], 0
+
+    def is_part(i):
+        return i < len(text) and (text[i].isalnum() or unicodedata.category(text[i])[0] == "M")
+
+    def end_of(i, belongs):
+        while i < len(text) and belongs(i):
+            i += 1
+        return i
+
+    while at < len(text):
+        if text[at] == " ":
+            at += 1
+            continue
+        digits = end_of(at, lambda i: text[i].isdecimal())
+        groups = digits
+        while groups > at and groups < len(text) and text[groups] in ".,:":
+            further = end_of(groups + 1, lambda i: text[i].isdecimal())
+            if further == groups + 1:
+                break
+            groups = further
+        if groups > digits > at:
+            end = groups
+        elif is_part(at):
+            end = end_of(at, is_part)
+            while end < len(text) and text[end] == "'" and is_part(end + 1):
+                end = end_of(end + 1, is_part)
+        else:
+            end = end_of(at, lambda i, symbol=text[at]: text[i] == symbol)
+        tokens.append(text[at:end])
+        at = end
     return tokens
+
+
+def _begins_sentence(tokens):
+    """Whether, walking back from the end of `tokens`, an end of a sentence comes before any word."""
+    for token in reversed(tokens):
+        if token[-1] in ".!?…":
+            return True
+        if any(char.isalnum() for char in token):
+            return False
+    return True
 
 
 def _count_by_definition(keyboard, messages, vocabulary):
@@ -77,50 +111,100 @@ def _count_by_definition(keyboard, messages, vocabulary):
     for message in messages:
         tokens = _tokens_by_hand(message)
         for position, token in enumerate(tokens):
-            if any(unicodedata.category(char)[0] in "LN" for char in token):
+            if any(char.isalnum() for char in token):
                 prefix = [*tokens[:position], "?"]
                 suggested = keyboard.predict_words(prefix, [False] * position + [True])[-1]
-                asked.append((token, [_fold(suggestion.text) for suggestion in suggested]))
-    known = [(word, suggested) for word, suggested in asked if word in vocabulary.words]
-    return [len(asked), len(known)] + [
-        sum(word in suggested[:k] for word, suggested in among)
-        for among in (known, asked)
-        for k in (1, 3)
+                starts = _begins_sentence(tokens[:position])
+                folded = [_fold(suggestion.text) for suggestion in suggested]
+                asked.append((token, folded, starts))
+
+    def count(questions, *ks):
+        return [sum(word in suggested[:k] for word, suggested, _ in questions) for k in ks]
+
+    def of_ranks(first, last):
+        return [question for question in asked if question[0] in vocabulary.words[first:last]]
+
+    known = of_ranks(0, None)
+    classes = [
+        of_ranks(0, 100),
+        of_ranks(100, 1_000),
+        of_ranks(1_000, None),
+        [question for question in asked if question not in known],
+        [question for question in asked if question[2]],
+        [question for question in asked if not question[2]],
     ]
+    by_class = [[len(questions), *count(questions, 1, 3)] for questions in classes]
+    return [len(asked), len(known), *count(known, 1, 3), *count(asked, 1, 3)], by_class
 
 
 def _table(scores):
     return np.stack([getattr(scores, name) for name in COUNTS], axis=1).tolist()
 
 
+def _all_counts(scores):
+    return list(zip(_table(scores), scores.by_class.tolist(), strict=True))
+
+
 def test_counts_follow_the_definition():
     scores = score_users(BigramKeyboard, USERS, VOCABULARY)
-    assert [field.name for field in fields(WordScores)] == COUNTS
-    assert _table(scores) == [
+    assert [field.name for field in fields(WordScores)] == [*COUNTS, "by_class"]
+    assert _all_counts(scores) == [
         _count_by_definition(BigramKeyboard(), user, VOCABULARY) for user in USERS
     ]
     assert _table(scores)[0] == [11, 9, 4, 9, 5, 10]  # by hand
     assert _table(scores)[1] == [0] * 6
 
 
+_PARTS = [
+    *(
+        "See",
+        "you",
+        "I",
+        "don’t",
+        "nobody",
+        "knows",
+        ",",
+        ".",
+        "...",
+        "?!",
+        "😂",
+        "10:30",
+        "at",
+        " ",
+    ),
+    *(
+        "3.50",
+        "1,",
+        "'",
+        "’",
+        "''",
+        "_",
+        "ТЫ",
+        "привет",
+        "你好",
+        "السلام",
+        "नमस्ते",
+        "e\u0301",
+        "İ",
+        "ß",
+    ),
+    *("👩‍👩‍👧", "❤️", "👍🏽", "²", "Ⅻ", "\u200b", "\n", "\t", "٣٫٥", "x", "Σ"),
+]
+ADVERSARIAL = st.lists(st.sampled_from(_PARTS), max_size=12).map("".join) | st.text(max_size=12)
+
+
 @settings(deadline=None)
-@given(
-    st.lists(
-        st.lists(
-            st.sampled_from(
-                ["See", "you", "I", "don’t", "nobody", "knows", ",", "😂", "10:30", "at"]
-            )
-        ),
-        max_size=6,
-    )
-)
-def test_counts_follow_the_definition_on_any_message(lists):
-    messages = [" ".join(words) for words in lists]
-    [row] = _table(score_user(BigramKeyboard(), messages, VOCABULARY))
-    assert row == _count_by_definition(BigramKeyboard(), messages, VOCABULARY)
+@given(st.lists(ADVERSARIAL | ADVERSARIAL.map(lambda text: f"see {text} you"), max_size=4))
+def test_counts_follow_the_definition_on_any_message(messages):
+    small = EvaluationVocabulary(("i", "you", *(f"w{i}" for i in range(1_100)), "see", "привет"))
+    scores = score_user(BigramKeyboard(), messages, small)
+    [(row, classes)] = _all_counts(scores)
+    assert (row, classes) == _count_by_definition(BigramKeyboard(), messages, small)
     targets, in_vocab, top1_in, top3_in, top1_all, top3_all = row
     assert top1_in <= top3_in <= in_vocab <= targets
     assert top1_in <= top1_all <= top3_all <= targets and top3_in <= top3_all
+    asked = np.array(classes)[:, 0]
+    assert asked[:4].sum() == asked[4:].sum() == targets and asked[:3].sum() == in_vocab
 
 
 def test_max_targets_takes_the_first_ones():
@@ -144,7 +228,7 @@ def test_several_processes_give_what_one_gives_and_merging_gives_what_all_give()
     assert _table(alone) == _table(together) and len(alone) == 4
     assert reports == [1, 2, 3, 4]
     halves = [score_users(BigramKeyboard, half, VOCABULARY, 5) for half in (USERS[:1], USERS[1:])]
-    assert _table(halves[0] + halves[1]) == _table(alone)
+    assert _all_counts(halves[0] + halves[1]) == _all_counts(alone)
     with pytest.raises(ValueError, match="no users"):
         score_users(BigramKeyboard, [], VOCABULARY)
 
@@ -176,18 +260,3 @@ def test_intervals_are_the_shares_of_the_metric():
             "oov_rate": 1 - total["in_vocab"] / total["targets"],
         }
     )
-
-
-def test_lift_is_of_the_same_targets_only():
-    class Mute(BigramKeyboard):
-        TABLE: ClassVar = {None: ["see"]}
-
-    scores, baseline = (score_users(kind, USERS, VOCABULARY) for kind in (BigramKeyboard, Mute))
-    lift = top1_lift(baseline, scores, seed=1)
-    assert lift.value == pytest.approx(scores.top1_in.sum() / baseline.top1_in.sum() - 1)
-    assert top1_lift(scores, scores, seed=1).high == 0
-    with pytest.raises(ValueError, match="differ in users, targets or vocabulary"):
-        top1_lift(baseline, score_users(BigramKeyboard, USERS[::-1], VOCABULARY), seed=1)
-    smaller = score_users(BigramKeyboard, USERS, EvaluationVocabulary(("see",)))
-    with pytest.raises(ValueError, match="differ in users, targets or vocabulary"):
-        top1_lift(baseline, smaller, seed=1)

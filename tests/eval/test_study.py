@@ -7,9 +7,10 @@ import statistics
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from eval.next_word import WordScores, pool_scores
-from eval.statistics import gap_interval
+from eval.next_word import CLASSES, WordScores
+from eval.statistics import SeedVariance, gap_interval, paired_lift
 from eval.study import (
     ADAPTED,
     ARMS,
@@ -43,10 +44,13 @@ TARGETS = np.random.default_rng(0).integers(50, 300, USERS)
 IN_VOCAB = TARGETS - np.random.default_rng(1).integers(0, 9, USERS)
 
 
+NO_CLASSES = np.zeros((USERS, len(CLASSES), 3), int)
+
+
 def _run(arm, hits, seed=1, **facts):
     hits = np.asarray(hits)
     top3 = np.minimum(2 * hits, IN_VOCAB)
-    scores = WordScores(TARGETS, IN_VOCAB, hits, top3, hits, top3)
+    scores = WordScores(TARGETS, IN_VOCAB, hits, top3, hits, top3, NO_CLASSES)
     return ArmRun(
         arm, seed, scores, **({"words_read": 900, "distinct_words": 300, "seconds": 60.0} | facts)
     )
@@ -75,25 +79,55 @@ def _sum(hits, drawn):
     return sum(int(hits[user]) for user in drawn)
 
 
+WIDER = stats.t.ppf(0.975, USERS - 1) / stats.norm.ppf(0.975) * math.sqrt(USERS / (USERS - 1))
+
+
 def _agrees(interval, values, name="value"):
+    """Percentiles of drawn users, widened for there being few; lifts on the scale of logarithms."""
+    to, back = (math.log1p, math.expm1) if name == "relative" else (float, float)
     values = sorted(values)
-    low, high = values[149], values[5_849]
-    assert low <= interval[name] <= high
-    assert interval["low"] == pytest.approx(low, abs=0.08 * (high - low))
-    assert interval["high"] == pytest.approx(high, abs=0.08 * (high - low))
+    low, value, high = (to(x) for x in (values[149], interval[name], values[5_849]))
+    assert low <= value <= high
+    assert interval["low"] == pytest.approx(
+        back(value - WIDER * (value - low)), abs=0.08 * (back(high) - back(low))
+    )
+    assert interval["high"] == pytest.approx(
+        back(value + WIDER * (high - value)), abs=0.08 * (back(high) - back(low))
+    )
 
 
-def test_figures_agree_with_a_loop_over_drawn_users():
-    mix, web, news, chat = (_hits(arm) for arm in (MIX, "web_all", "web_news", CEILING))
+def test_figures_of_one_seed_agree_with_a_loop_over_drawn_users():
+    study = build_study([run for run in RUNS if run.seed == 2], seed=7)
+    mix, web, news, chat = (_hits(arm, (2,)) for arm in (MIX, "web_all", "web_news", CEILING))
     draws = _draw_users()
     sums = [[_sum(hits, drawn) for hits in (mix, web, news, chat)] for drawn in draws]
-    _agrees(find_lift(STUDY, MIX, "web_all"), [m / w - 1 for m, w, _, _ in sums], "relative")
-    _agrees(find_lift(STUDY, MIX, "web_news"), [m / n - 1 for m, _, n, _ in sums], "relative")
-    _agrees(STUDY["gap_closed"]["web_all"], [(m - w) / (c - w) for m, w, _, c in sums])
-    _agrees(STUDY["gap_closed"]["web_news"], [(m - n) / (c - n) for m, _, n, c in sums])
-    totals = [3 * _sum(IN_VOCAB, drawn) for drawn in draws]
-    _agrees(STUDY["arms"][MIX]["top1"], [m / t for (m, *_), t in zip(sums, totals, strict=True)])
-    assert find_lift(STUDY, MIX, "web_all")["relative"] == pytest.approx(mix.sum() / web.sum() - 1)
+    _agrees(find_lift(study, MIX, "web_all"), [m / w - 1 for m, w, _, _ in sums], "relative")
+    _agrees(find_lift(study, MIX, "web_news"), [m / n - 1 for m, _, n, _ in sums], "relative")
+    _agrees(study["gap_closed"]["web_all"], [(m - w) / (c - w) for m, w, _, c in sums])
+    _agrees(study["gap_closed"]["web_news"], [(m - n) / (c - n) for m, _, n, c in sums])
+    totals = [_sum(IN_VOCAB, drawn) for drawn in draws]
+    _agrees(study["arms"][MIX]["top1"], [m / t for (m, *_), t in zip(sums, totals, strict=True)])
+    assert find_lift(study, MIX, "web_all")["relative"] == pytest.approx(mix.sum() / web.sum() - 1)
+
+
+def test_figures_of_several_seeds_are_over_users_and_seeds():
+    mix, web = (np.stack([_hits(arm, (seed,)) for seed in (1, 2, 3)]) for arm in (MIX, "web_all"))
+    logs = [[math.log(_hits(arm, (seed,)).sum()) for seed in (1, 2, 3)] for arm in ARMS]
+    pooled = SeedVariance(2 * np.var(logs, axis=1, ddof=1).mean(), 2 * len(ARMS))
+    expected = paired_lift(web, mix, IN_VOCAB, 7, seed_variance=pooled)
+    lift = find_lift(STUDY, MIX, "web_all")
+    assert (lift["relative"], lift["low"], lift["high"]) == pytest.approx(
+        (mix.sum() / web.sum() - 1, expected.low, expected.high)
+    )
+    same = [
+        build_study(
+            [_run(arm, _hits(arm, (1,)), seed) for arm in (MIX, "web_all") for seed in seeds], 7
+        )
+        for seeds in ((1,), (1, 2, 3))
+    ]
+    narrow = find_lift(same[0], MIX, "web_all")
+    for name in ("low", "high"):  # seeds that do not differ add nothing
+        assert find_lift(same[1], MIX, "web_all")[name] == pytest.approx(narrow[name])
 
 
 def test_counts_and_spread_over_seeds():
@@ -124,7 +158,8 @@ def test_every_arm_is_set_against_all_web_text_and_the_mix():
 
 
 def test_parts_help_or_hurt_by_the_interval_over_the_mix():
-    effects = {row["arm"]: row["effect"] for row in STUDY["ablations"]}
+    study = build_study([run for run in RUNS if run.seed == 1], seed=7)
+    effects = {row["arm"]: row["effect"] for row in study["ablations"]}
     assert effects == {
         "web_news": "helps",
         "web_all": "helps",
@@ -138,9 +173,53 @@ def test_parts_help_or_hurt_by_the_interval_over_the_mix():
         "synthetic_no_floor": "hurts",  # without it the mix is better
         ADAPTED: "helps",  # with it the mix is better
     }
-    assert [row["part"] for row in STUDY["ablations"]] == list(PARTS.values())
+    assert [row["part"] for row in study["ablations"]] == list(PARTS.values())
+    for row in study["ablations"]:
+        alone = find_lift(study, row["arm"], MIX)
+        assert row["relative"] == alone["relative"]
+        assert row["low"] < alone["low"] and row["high"] > alone["high"]
     worse = build_study([_simulate(MIX, 1), _run(ADAPTED, _hits("web_news", (1,)))], seed=7)
     assert [row["effect"] for row in worse["ablations"]] == ["hurts"]
+    [row], lift = worse["ablations"], find_lift(worse, ADAPTED, MIX)
+    assert (row["low"], row["high"]) == (
+        lift["low"],
+        lift["high"],
+    )  # one comparison: nothing to correct
+
+
+def _study_of_equals(rng, seed_sd):
+    """Three seeds of three arms, one seed of a fourth, all as good as each other but for their seeds."""
+    skill = rng.normal(-1.5, 0.3, USERS)
+    seeds = {"web_news": (1, 2, 3), "web_all": (1, 2, 3), MIX: (1, 2, 3), "filtered": (1,)}
+    runs = []
+    for arm, of_arm in seeds.items():
+        for seed in of_arm:
+            logits = skill + 0.1 * rng.normal(size=USERS) + seed_sd * rng.normal()
+            runs.append(_run(arm, rng.binomial(IN_VOCAB, 1 / (1 + np.exp(-logits))), seed))
+    return build_study(runs, seed=7)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed_sd", [0, 0.1])
+def test_lifts_hold_the_truth_whatever_the_seeds_do(seed_sd):
+    rng, held, lifts, wrong = np.random.default_rng(21), 0, 0, 0
+    for _ in range(300):
+        study = _study_of_equals(rng, seed_sd)
+        held += sum(lift["low"] <= 0 <= lift["high"] for lift in study["lifts"])
+        lifts += len(study["lifts"])
+        wrong += any(row["effect"] != "no clear difference" for row in study["ablations"])
+    assert 0.93 <= held / lifts <= 0.985
+    assert wrong / 300 <= 0.08
+
+
+def test_seeds_of_all_arms_tell_more_than_those_of_one_pair():
+    """Three seeds that differ: what a pair alone cannot see, a study of thirteen arms can."""
+    row = next(row for row in STUDY["ablations"] if row["arm"] == "generated")
+    assert row["effect"] == "helps"
+    mix, generated = (
+        np.stack([_hits(arm, (seed,)) for seed in (1, 2, 3)]) for arm in (MIX, "generated")
+    )
+    assert paired_lift(mix, generated, IN_VOCAB, 7, level=0.995).high > 0
 
 
 def test_only_common_seeds_are_paired():
@@ -151,7 +230,11 @@ def test_only_common_seeds_are_paired():
     ]
     study = build_study(runs, seed=7)
     alone = build_study([run for run in runs if run.seed == 2], seed=7)
-    assert study["lifts"] and study["lifts"] == alone["lifts"]
+    assert len(study["lifts"]) == 2
+    for lift, expected in zip(study["lifts"], alone["lifts"], strict=True):
+        for name in ("arm", "over", "relative", "seeds", "by_seed"):
+            assert lift[name] == expected[name]
+        assert lift["low"] < expected["low"]  # how seeds differ is known, from both arms
     assert study["arms"][MIX]["seeds"] == [1, 2] and study["seeds"] == [1, 2, 3]
     assert study["cost"] == alone["cost"]
     disjoint = build_study([_simulate(MIX, 1), _simulate("web_all", 2)], seed=7)
@@ -163,7 +246,7 @@ def test_runs_may_come_in_any_order():
     assert build_study(RUNS[::-1], seed=7) == STUDY
 
 
-def test_missing_arms_are_left_out_and_change_no_other_figure():
+def test_missing_arms_are_left_out_and_change_no_other_value():
     study = build_study(
         [run for run in RUNS if run.arm not in (CEILING, "web_news", "filtered")], seed=7
     )
@@ -172,7 +255,8 @@ def test_missing_arms_are_left_out_and_change_no_other_figure():
     assert [bar["reached"] for bar in study["bars"]["lifts"]] == [True, None]
     assert "filtered" not in study["arms"] and "filtered" not in study["cost"]
     assert find_lift(study, MIX, "web_news") is None
-    assert find_lift(study, MIX, "web_all") == find_lift(STUDY, MIX, "web_all")
+    for name in ("relative", "seeds", "by_seed"):  # intervals also learn from other arms' seeds
+        assert find_lift(study, MIX, "web_all")[name] == find_lift(STUDY, MIX, "web_all")[name]
     without_web = build_study([_simulate(MIX, 1)], seed=7)
     assert (
         without_web["lifts"] == [] and without_web["cost"] == {} and without_web["ablations"] == []
@@ -280,17 +364,6 @@ def test_ends_of_the_gap_close_none_and_all_of_it():
     assert math.isnan(gap_interval([3, 3], [3, 3], [2, 3], [9, 9], seed=0).value)
 
 
-def test_pooling_adds_up_by_user_and_keeps_shares_and_intervals():
-    one = RUNS[0].scores
-    thrice = pool_scores([one, one, one])
-    assert (thrice.top1_in == 3 * one.top1_in).all() and (thrice.targets == 3 * TARGETS).all()
-    assert thrice.intervals(7) == one.intervals(7)
-    with pytest.raises(ValueError, match="no scores"):
-        pool_scores([])
-    with pytest.raises(ValueError, match="differ in users"):
-        pool_scores([one, one + one])
-
-
 def test_runs_that_cannot_be_compared_are_refused():
     with pytest.raises(ValueError, match="no runs"):
         build_study([], seed=7)
@@ -300,7 +373,7 @@ def test_runs_that_cannot_be_compared_are_refused():
         _run("webb", IN_VOCAB)
     with pytest.raises(ValueError, match="web_all, seed 1: seconds is nan"):
         _simulate("web_all", 1, seconds=math.nan)
-    scores = WordScores(*([TARGETS + 1] * 6))
+    scores = WordScores(*([TARGETS + 1] * 6), NO_CLASSES)
     other = ArmRun(MIX, 9, scores, words_read=1, distinct_words=1, seconds=1.0)
     with pytest.raises(ValueError, match="synthetic, seed 9: other users, targets or vocabulary"):
         build_study([*RUNS, other], seed=7)

@@ -54,6 +54,7 @@ def test_help_is_there_without_a_heavy_import() -> None:
         "federate",
         "export",
         "evaluate",
+        "compare",
         "suggest",
         "install",
         "rollback",
