@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from device_runtime.bundle import write_bundle
+from device_runtime.lexicon import write_lexicon
 from device_runtime.tokenizer import Tokenizer
 from tests.device_runtime.tiny_model import sentences, train_tokenizer
 from tests.scripts.command import run_keyfed
@@ -48,6 +49,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Bundles:
             "tokenizer.model": pieces,
             "truecase.tsv": b"",
             "blocklist.txt": b"",
+            "lexicon.bin": write_lexicon({}, {}),
         }
         facts = {
             "vocabulary_size": tokenizer.size,
