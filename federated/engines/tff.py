@@ -6,6 +6,7 @@ a deadline and fails once, and `isolate_network`, called before anything else is
 loopback interface of their own, where nobody else can reach it.
 """
 
+import atexit
 import collections
 import logging
 import math
@@ -51,6 +52,13 @@ ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 if os.getppid() == int(sys.argv[1]):
     os.execv(sys.argv[2], sys.argv[2:])
 """
+
+
+@atexit.register
+def _drop_default_context() -> None:
+    """TFF's own context, unused here, has a destructor that complains when it runs as late as at Python's end."""
+    factory = tff.framework.ResourceManagingExecutorFactory(lambda _: None)
+    tff.framework.set_default_context(tff.framework.SyncExecutionContext(factory))
 
 
 def _start_worker() -> tuple[subprocess.Popen, grpc.Channel]:
@@ -224,7 +232,7 @@ class TffEngine:
         shapes = tuple(w.shape for w in weights), shards[0][0].shape[2:]
         if shapes not in self._rounds:
             build = build_round if noise is None else build_secure_round
-            self._rounds[shapes] = _compile(build(*shapes, self._training))
+            self._rounds[shapes] = _compile(build(*shapes, self._training), noise is not None)
         computation = self._rounds[shapes]
         sent: Any = list(weights)
         if noise is None:
@@ -249,10 +257,11 @@ class TffEngine:
         self._pool.close()
 
 
-def _compile(computation):
-    # TFF's runtime has no cryptography, and no operator for secure sums: TFF itself replaces them by plain ones.
-    plain = tff.backends.test.replace_secure_intrinsics_with_bodies(computation)
-    return tff.backends.native.desugar_and_transform_to_native(plain)
+def _compile(computation, is_secure: bool = False):
+    if is_secure:
+        # TFF's runtime has no cryptography, and no operator for secure sums: TFF itself replaces them by plain ones.
+        computation = tff.backends.test.replace_secure_intrinsics_with_bodies(computation)
+    return tff.backends.native.desugar_and_transform_to_native(computation)
 
 
 def _split_devices(batches: np.ndarray, steps: np.ndarray, devices: np.ndarray) -> list[tuple]:
