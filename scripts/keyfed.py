@@ -24,6 +24,7 @@ from scripts.device import (
     suggest,
     type_message,
 )
+from scripts.evaluate import evaluate
 from scripts.fleet import fleet
 from scripts.plan import plan
 from scripts.synthesize import print_figures, synthesize
@@ -44,6 +45,7 @@ app.add_typer(bench, name="bench")
 app.command()(account)
 app.command()(mechanisms)
 app.command()(plan)
+app.command()(evaluate)
 app.command()(suggest)
 app.command()(install)
 app.command()(rollback)
@@ -133,74 +135,6 @@ def export(
     _check_arm(arm), _check_step(step)
     kind = check_quantisation(quantisation)
     print(_run_stage(out, preset, force, lambda run: run.exported(arm, step, kind)) / "bundle")
-
-
-@app.command()
-def evaluate(
-    bundle: Annotated[Path, typer.Option(help="Keyboard bundle, a folder.")],
-    text: Annotated[Path, typer.Option(help="JSONL or Parquet of {user, text}.")],
-    vocabulary: Annotated[
-        Path | None,
-        typer.Option(
-            help="Words that count as in-vocab, one a line; default: vocabulary.txt of the run."
-        ),
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Of the bootstrap over users and the simulated fingers.")
-    ] = 1,
-    as_json: AsJson = False,
-) -> None:
-    """Next-word accuracy of a bundle on people's messages; correction and completion of words that thumbs type."""
-    import functools
-
-    from device_runtime.keyboard import Keyboard
-    from eval.next_word import score_users
-    from eval.targets import EvaluationVocabulary
-    from federated.population import mask_pii, read_message_file
-    from scripts.fingers import LAYOUT, score_typing
-    from scripts.progress import show_progress
-
-    if vocabulary is None:
-        folders = [bundle, *bundle.resolve().parents]
-        found = [
-            path
-            for folder in folders
-            if (path := folder / "tokenizer" / "vocabulary.txt").is_file()
-        ]
-        if not found:
-            raise ValueError(f"{bundle}: lies in no run's folder: give --vocabulary")
-        vocabulary = found[0]
-    if not vocabulary.is_file():
-        raise ValueError(f"{vocabulary}: no such file: give --vocabulary")
-    words = EvaluationVocabulary.load(vocabulary)
-    users: dict[str, list[str]] = {}
-    for message in read_message_file(text):
-        users.setdefault(message.user, []).append(mask_pii(message.text))
-    open_keyboard = functools.partial(Keyboard.open, bundle)
-    with show_progress("evaluate", len(users)) as advance:
-        scores = score_users(
-            open_keyboard, list(users.values()), words, on_user=lambda done: advance(done, "")
-        )
-    if not scores.in_vocab.any():
-        raise ValueError(f"{text}: holds no word of {vocabulary}: give more text or --vocabulary")
-    keyboard, messages = Keyboard.open(bundle, LAYOUT), list(users.values())
-    with show_progress("typed words", len(users)) as advance:
-        typed = score_typing(keyboard, messages, words, seed, lambda done: advance(done, ""))
-    figures: dict[str, Any] = {
-        name: {"value": interval.value, "low": interval.low, "high": interval.high}
-        for name, interval in (scores.intervals(seed) | typed.intervals(seed)).items()
-    }
-    figures |= {"users": len(scores), "targets": int(scores.targets.sum())}
-    if as_json:
-        print(json.dumps(figures))
-        return
-    for name, figure in figures.items():
-        if isinstance(figure, dict):
-            print(
-                f"{name:27} {figure['value']:7.2%}   95 % interval {figure['low']:.2%} to {figure['high']:.2%}"
-            )
-        else:
-            print(f"{name:27} {figure:,}")
 
 
 @app.command()
