@@ -44,8 +44,8 @@ def read_users(text: Path) -> "list[list[Message]]":
     messages: Iterable[Message]
     is_plain = text.name.removesuffix(".gz").endswith(".txt")
     if is_plain:
-        lines = ((number, line) for number, line in enumerate(read_texts(text)) if line.strip())
-        messages = (Message(str(number), "", "", line) for number, line in lines)
+        lines = enumerate(map(str.strip, read_texts(text)))
+        messages = (Message(str(number), "", "", line) for number, line in lines if line)
     else:
         messages = read_message_file(text)
     users: dict[str, list[Message]] = {}
