@@ -64,6 +64,7 @@ def evaluate(
     words = load_vocabulary(bundle, vocabulary)
     people = [[message.text for message in messages] for messages in read_users(text)]
     open_keyboard = functools.partial(Keyboard.open, bundle, LAYOUT)
+    open_keyboard()  # a fault of the bundle is told here, and not by every process
     score = functools.partial(score_person, vocabulary=words, seed=seed)
     processes = min(processes, len(people))
     with show_progress("evaluate", len(people)) as advance:
