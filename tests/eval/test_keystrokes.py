@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from device_runtime.words import normalize
 from eval.keystrokes import TapCounts, count_taps
-from eval.processes import join_scores
+from eval.processes import join_scores, score_each
 
 WORDS = ["a", "ab", "abba", "b1", "don't", "жук", "no", "not", "10:30"]
 PARTS = [*WORDS, "No", "DON’T", " ", "  ", ",", "...", "'", "😂😂", "❤️", "\n"]
@@ -155,3 +155,12 @@ def test_users_are_joined_in_order() -> None:
     interval = both.savings(seed=1)
     assert interval.value == pytest.approx(1 - 60 / 100)
     assert (interval.low, interval.high) == pytest.approx((1 - 50 / 60, 1 - 10 / 40))
+
+
+def test_people_are_scored_in_order_and_told_of() -> None:
+    people, told = [["ab"], [""], ["no, not"]], list[int]()
+    rows = list(score_each(Oracle, count_taps, people, on_user=told.append))
+    assert [row.characters[0] for row in rows] == [2, 0, 7]
+    assert told == [1, 2, 3]
+    with pytest.raises(ValueError, match="processes"):
+        list(score_each(Oracle, count_taps, people, processes=0))
