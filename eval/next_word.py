@@ -1,20 +1,15 @@
 """Next-word accuracy: do the suggestions, given only what precedes, hold the word written next?"""
 
-import multiprocessing
-import os
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
-from multiprocessing.connection import wait
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from device_runtime.words import normalize, split_words
+from eval.processes import join_scores, score_each
 from eval.statistics import Interval, share_interval
 from eval.targets import EvaluationVocabulary, find_sentence_starts, take_targets
 
@@ -155,24 +150,8 @@ def score_users(
     """
     if not users:
         raise ValueError("no users to score")
-    if processes == 1:
-        keyboard = open_keyboard()
-        scored = (score_user(keyboard, messages, vocabulary, max_targets) for messages in users)
-        return _collect(scored, on_user)
-    executor = ProcessPoolExecutor(
-        max_workers=processes,
-        mp_context=multiprocessing.get_context("spawn"),  # TensorFlow does not survive a fork
-        initializer=_start_worker,
-        initargs=(open_keyboard, vocabulary, max_targets),
-    )
-    try:
-        return _collect(executor.map(_score_in_worker, users), on_user)
-    except BrokenProcessPool:
-        raise RuntimeError(
-            "a scoring process failed to start or died; see the message above, or use processes=1"
-        ) from None
-    finally:
-        executor.shutdown(cancel_futures=True)
+    score = partial(score_user, vocabulary=vocabulary, max_targets=max_targets)
+    return join_scores(list(score_each(open_keyboard, score, users, processes, on_user)))
 
 
 def _name_rank(rank: int | None) -> str:
@@ -183,38 +162,3 @@ def _name_rank(rank: int | None) -> str:
 
 def _columns(scores: WordScores) -> tuple[NDArray[np.int64], ...]:
     return astuple(scores)
-
-
-def _collect(scored: Iterator[WordScores], on_user: Callable[[int], None] | None) -> WordScores:
-    rows = []
-    for row in scored:
-        rows.append(_columns(row))
-        if on_user:
-            on_user(len(rows))
-    return WordScores(*(np.concatenate(column) for column in zip(*rows, strict=True)))
-
-
-_worker: tuple[WordPredictor, EvaluationVocabulary, int | None]
-
-
-def _start_worker(
-    open_keyboard: Callable[[], WordPredictor],
-    vocabulary: EvaluationVocabulary,
-    max_targets: int | None,
-) -> None:
-    global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C, and ends this process
-    threading.Thread(target=exit_with_parent, daemon=True).start()
-    _worker = open_keyboard(), vocabulary, max_targets
-
-
-def exit_with_parent() -> None:
-    """Waits for the end of the process that started this one, then ends this one: for a thread of a worker."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-
-def _score_in_worker(messages: Sequence[str]) -> WordScores:
-    return score_user(_worker[0], messages, *_worker[1:])

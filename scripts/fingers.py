@@ -1,47 +1,16 @@
 """Simulated fingers for `eval`, which knows no typists: people's words, typed with the touches of the simulator."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from device_runtime.keyboard import Keyboard
     from device_runtime.layouts import Layout
-    from eval.targets import EvaluationVocabulary
-    from eval.typed_words import Fingers, TypedWord, TypedWordScores
+    from eval.noisy_context import Writer
+    from eval.typed_words import Fingers, TypedWord
 
-WORDS_A_USER = 50
 LAYOUT = "qwerty"
-
-
-def score_typing(
-    keyboard: "Keyboard",
-    users: Sequence[Sequence[str]],
-    vocabulary: "EvaluationVocabulary",
-    seed: int,
-    on_user: Callable[[int], None],
-) -> "TypedWordScores":
-    """Correction and completion of each user's first WORDS_A_USER words, typed by fingers of their own.
-
-    Args:
-        keyboard: opened with LAYOUT.
-        users: the messages of each user, at least one user.
-        vocabulary: words that count for completion.
-        seed: of the fingers.
-        on_user: told the number of users finished after each of them.
-    """
-    from device_runtime.layouts import load_layout
-    from eval.typed_words import score_typed_words
-
-    layout, scores = load_layout(LAYOUT), None
-    for number, messages in enumerate(users):
-        fingers = draw_fingers(layout, seed, number)
-        user = score_typed_words(keyboard, messages, fingers, vocabulary, WORDS_A_USER)
-        scores = user if scores is None else scores + user
-        on_user(number + 1)
-    assert scores is not None
-    return scores
 
 
 def draw_fingers(layout: "Layout", seed: int, user: int) -> "Fingers":
@@ -74,3 +43,24 @@ def draw_fingers(layout: "Layout", seed: int, user: int) -> "Fingers":
         return TypedWord("".join(letters), touches, int((pressed != keys[at]).sum()))
 
     return type_word
+
+
+def draw_writer(layout: "Layout", seed: int, user: int) -> "Writer":
+    """The same user's messages as they are sent, with the errors that were not corrected.
+
+    Words with letters that the layout lacks are left alone.
+    """
+    from synthetic_text.typist import Typist
+
+    typist = Typist.sample(layout, np.random.default_rng((seed, user)))
+    rng = np.random.default_rng((seed, user, 1))
+
+    def write(words: Sequence[str]) -> list[str]:
+        forms = list(words)
+        at = [place for place, word in enumerate(words) if layout.can_type(word)]
+        typed = typist.type_words([words[place] for place in at], rng)
+        for place, form in zip(at, typed, strict=True):
+            forms[place] = form
+        return forms
+
+    return write

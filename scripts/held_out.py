@@ -1,5 +1,6 @@
 """What a bundle is scored on: people's messages in a file, and the vocabulary they are counted by."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,15 +29,31 @@ def load_vocabulary(bundle: Path, vocabulary: Path | None) -> "EvaluationVocabul
 
 
 def read_users(text: Path) -> "list[list[Message]]":
-    """Messages of each user of a JSONL or Parquet file, masked as the population is.
+    """Messages of each user of a file, masked as the population is.
+
+    JSONL and Parquet name their users. Plain text (.txt, .txt.gz) names none: each of its lines is a message of a user
+    of its own, so that intervals say how figures vary with other such messages, and nothing about other people.
 
     Raises:
         ValueError: names the file, the line and the field.
     """
-    from federated.population import mask_pii, read_message_file
+    from federated.population import Message, mask_pii, read_message_file
+    from scripts.progress import say
+    from synthetic_text.corpora import read_texts
 
+    messages: Iterable[Message]
+    is_plain = text.name.removesuffix(".gz").endswith(".txt")
+    if is_plain:
+        lines = enumerate(map(str.strip, read_texts(text)))
+        messages = (Message(str(number), "", "", line) for number, line in lines if line)
+    else:
+        messages = read_message_file(text)
     users: dict[str, list[Message]] = {}
-    for message in read_message_file(text):
+    for message in messages:
         masked = message._replace(text=mask_pii(message.text))
         users.setdefault(message.user, []).append(masked)
+    if not users:
+        raise ValueError(f"{text}: all lines are blank: give at least one message")
+    if is_plain:
+        say(f"{text}: plain text: each line counts as a user, intervals are over lines")
     return list(users.values())

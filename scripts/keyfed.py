@@ -1,6 +1,5 @@
 """The command line `keyfed`: thin calls into the rooms, one clear line and exit code 2 for bad input."""
 
-import dataclasses
 import json
 import sys
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from scripts.device import (
     suggest,
     type_message,
 )
+from scripts.evaluate import evaluate
 from scripts.fleet import fleet
 from scripts.plan import plan
 from scripts.synthesize import print_figures, synthesize
@@ -47,6 +47,7 @@ app.command()(account)
 app.command()(mechanisms)
 app.command()(plan)
 app.command()(compare)
+app.command()(evaluate)
 app.command()(suggest)
 app.command()(install)
 app.command()(rollback)
@@ -136,64 +137,6 @@ def export(
     _check_arm(arm), _check_step(step)
     kind = check_quantisation(quantisation)
     print(_run_stage(out, preset, force, lambda run: run.exported(arm, step, kind)) / "bundle")
-
-
-@app.command()
-def evaluate(
-    bundle: Annotated[Path, typer.Option(help="Keyboard bundle, a folder.")],
-    text: Annotated[Path, typer.Option(help="JSONL or Parquet of {user, text}.")],
-    vocabulary: Annotated[
-        Path | None,
-        typer.Option(
-            help="Words that count as in-vocab, one a line; default: vocabulary.txt of the run."
-        ),
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Of the bootstrap over users and the simulated fingers.")
-    ] = 1,
-    as_json: AsJson = False,
-) -> None:
-    """Next-word accuracy of a bundle on people's messages; correction and completion of words that thumbs type."""
-    import functools
-
-    from device_runtime.keyboard import Keyboard
-    from eval.next_word import score_users
-    from eval.perplexity import measure_bits
-    from scripts.fingers import LAYOUT, score_typing
-    from scripts.held_out import load_vocabulary, read_users
-    from scripts.progress import show_progress
-
-    words = load_vocabulary(bundle, vocabulary)
-    users = [[message.text for message in messages] for messages in read_users(text)]
-    open_keyboard = functools.partial(Keyboard.open, bundle)
-    with show_progress("evaluate", len(users)) as advance:
-        scores = score_users(open_keyboard, users, words, on_user=lambda done: advance(done, ""))
-    if not scores.in_vocab.any():
-        raise ValueError(f"{text}: holds no word of the vocabulary: give more text or --vocabulary")
-    keyboard = Keyboard.open(bundle, LAYOUT)
-    with show_progress("typed words", len(users)) as advance:
-        typed = score_typing(keyboard, users, words, seed, lambda done: advance(done, ""))
-    figures: dict[str, Any] = {
-        name: {"value": interval.value, "low": interval.low, "high": interval.high}
-        for name, interval in (scores.intervals(seed) | typed.intervals(seed)).items()
-    }
-    perplexity = measure_bits(open_keyboard(), users).perplexity(seed)
-    figures |= {"perplexity": dataclasses.asdict(perplexity)}
-    figures |= {"users": len(scores), "targets": int(scores.targets.sum())}
-    if as_json:
-        print(json.dumps(figures))
-        return
-    for name, figure in figures.items():
-        if name == "perplexity":
-            print(
-                f"{name:27} {figure['value']:7,.0f}   95 % interval {figure['low']:,.0f} to {figure['high']:,.0f}"
-            )
-        elif isinstance(figure, dict):
-            print(
-                f"{name:27} {figure['value']:7.2%}   95 % interval {figure['low']:.2%} to {figure['high']:.2%}"
-            )
-        else:
-            print(f"{name:27} {figure:,}")
 
 
 @app.command()

@@ -16,6 +16,7 @@ from scripts.scoring import (
     build_evaluated,
     build_evaluated_second,
     build_exported,
+    build_tapped,
 )
 from scripts.stages import Stage, run_stage
 from scripts.training import (
@@ -29,6 +30,7 @@ from scripts.training import (
 
 if TYPE_CHECKING:
     from device_runtime.tokenizer import Tokenizer
+    from eval.keystrokes import TapCounts
     from eval.next_word import WordScores
     from model.quantisation import Quantisation
     from synthetic_text.arms import Recipe
@@ -243,6 +245,7 @@ class Run:
         rooms = (
             "device_runtime",
             "eval/next_word.py",
+            "eval/processes.py",
             "eval/targets.py",
             "federated/population.py",
             *SCORING,
@@ -257,10 +260,30 @@ class Run:
         """The same for the second test set, before federated learning."""
         build = functools.partial(build_evaluated_second, self, arm)
         settings = self.settings("evaluation") | self._second_test_facts()
-        rooms = ("device_runtime", "eval/next_word.py", "eval/targets.py", *SCORING)
+        rooms = (
+            "device_runtime",
+            "eval/next_word.py",
+            "eval/processes.py",
+            "eval/targets.py",
+            *SCORING,
+        )
         settings |= self._vocabulary_facts()
         needs = (self.contamination, self.exported(arm, "pretrained"))
         return Stage(f"evaluated_second/{arm}", settings, rooms, needs, build)
+
+    def tapped(self, arm: str, step: str) -> Stage:
+        """Taps that the test users' words take, through the bundle's session."""
+        build = functools.partial(build_tapped, self, arm, step)
+        settings = self.settings("population") | self.population_facts()
+        rooms = (
+            "device_runtime",
+            "eval/keystrokes.py",
+            "eval/processes.py",
+            "federated/population.py",
+            *SCORING,
+        )
+        needs = (self.contamination, self.exported(arm, step))
+        return Stage(f"tapped/{arm}-{step}", settings, rooms, needs, build)
 
     def _vocabulary_facts(self) -> dict[str, str]:
         other = self.vocabulary_of
@@ -279,6 +302,15 @@ class Run:
 
         with np.load(self.out / evaluated.name / "scores.npz") as arrays:
             return WordScores(**arrays)
+
+    def load_taps(self, arm: str, step: str) -> "TapCounts":
+        """What a finished stage of `tapped` counted."""
+        import numpy as np
+
+        from eval.keystrokes import TapCounts
+
+        with np.load(self.out / self.tapped(arm, step).name / "taps.npz") as arrays:
+            return TapCounts(**arrays)
 
     # What the stages do. Each fills `folder`, its own stage's, and reads the finished folders of others.
 

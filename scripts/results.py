@@ -46,7 +46,9 @@ PACKAGES = (
 
 def report_stage(run: Run) -> Stage:
     """results.json and report.html, from every arm before and after federated learning."""
-    needs = tuple(run.evaluated(arm, step) for arm in ARMS for step in STEPS)
+    needs = tuple(
+        stage(arm, step) for arm in ARMS for step in STEPS for stage in (run.evaluated, run.tapped)
+    )
     settings = {"config": run.config.model_dump(mode="json")}
     rooms = ("eval", "device_runtime", "scripts/results.py", PIPELINE)
     return Stage("report", settings, rooms, needs, functools.partial(_build_report, run))
@@ -88,6 +90,7 @@ def _collect_results(run: Run, advance: Advance) -> dict[str, Any]:
                     name: dataclasses.asdict(interval)
                     for name, interval in scores[arm, step].intervals(seed).items()
                 }
+                | {"keystroke_savings": dataclasses.asdict(run.load_taps(arm, step).savings(seed))}
                 for step in STEPS
             }
             for arm in ARMS

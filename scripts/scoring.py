@@ -17,6 +17,8 @@ from scripts.training import REAL_CHAT, TOKENIZER_POOLS, quieten_tensorflow
 if TYPE_CHECKING:
     import numpy as np
 
+    from eval.keystrokes import TapCounts
+    from eval.next_word import WordScores
     from model.quantisation import Quantisation
     from scripts.pipeline import Run
 
@@ -162,8 +164,6 @@ def build_evaluated_second(run: "Run", arm: str, folder: Path) -> None:
 
 
 def _score(run: "Run", arm: str, step: str, users: Sequence[Sequence[str]], folder: Path) -> None:
-    import numpy as np
-
     from device_runtime.keyboard import Keyboard
     from eval.next_word import score_users
     from eval.targets import EvaluationVocabulary
@@ -179,7 +179,30 @@ def _score(run: "Run", arm: str, step: str, users: Sequence[Sequence[str]], fold
             processes=run.processes,
             on_user=advance,
         )
-    np.savez(
-        folder / "scores.npz",
-        **{field.name: getattr(scores, field.name) for field in dataclasses.fields(scores)},
-    )
+    _save_counts(scores, folder / "scores.npz")
+
+
+def build_tapped(run: "Run", arm: str, step: str, folder: Path) -> None:
+    """Counts the taps that the test users' words take with the bundle."""
+    from device_runtime.keyboard import Keyboard
+    from eval.keystrokes import WORDS_A_USER, count_taps
+    from eval.processes import join_scores, score_each
+
+    users = list(run.split_population()[0]["test"].values())
+    bundle = run.out / run.exported(arm, step).name / "bundle"
+    with show_progress(f"taps {arm} {step}", len(users)) as advance:
+        taps = score_each(
+            functools.partial(Keyboard.open, bundle),
+            functools.partial(count_taps, max_words=WORDS_A_USER),
+            users,
+            run.processes,
+            advance,
+        )
+        _save_counts(join_scores(list(taps)), folder / "taps.npz")
+
+
+def _save_counts(scores: "WordScores | TapCounts", path: Path) -> None:
+    import numpy as np
+
+    fields = dataclasses.fields(scores)
+    np.savez(path, **{field.name: getattr(scores, field.name) for field in fields})

@@ -186,7 +186,7 @@ def _list_arm_runs(jobs: Sequence[Job], second: bool) -> "list[ArmRun]":
 
 def _start_worker() -> None:
     """One thread for each worker, which ends with the study, and leaves Ctrl-C to it."""
-    from eval.next_word import exit_with_parent
+    from eval.processes import exit_with_parent
     from federated.isolation import isolate_network
 
     isolate_network()  # before anything starts threads

@@ -113,3 +113,13 @@ def _marked_processes(mark: bytes) -> list[str]:
             if mark in (process / "environ").read_bytes():
                 names.append((process / "comm").read_text().strip())
     return names
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], *said: str) -> None:
+    """Bad input: one line that says so, and nothing else."""
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("keyfed: ")
+    assert all(words in lines[0] for words in said), lines[0]

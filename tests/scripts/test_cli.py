@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.scripts.command import ROOT, run_keyfed
+from tests.scripts.command import ROOT, assert_refused, run_keyfed
 from tests.scripts.conftest import FinishedRun
 
 PUBLISHED = {
@@ -24,15 +24,6 @@ SKELLAM = {"mechanism": "skellam", "bits": "20", "parameters": "1400000", "cohor
 def account(*more: str, **changed: str) -> list[str]:
     options = PUBLISHED | {f"--{name.replace('_', '-')}": value for name, value in changed.items()}
     return ["account", *(part for option in options.items() for part in option), *more]
-
-
-def assert_refused(done: subprocess.CompletedProcess[str], *said: str) -> None:
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    lines = done.stderr.splitlines()
-    assert len(lines) == 1, done.stderr
-    assert lines[0].startswith("keyfed: ")
-    assert all(words in lines[0] for words in said), lines[0]
 
 
 def test_help_is_there_without_a_heavy_import() -> None:

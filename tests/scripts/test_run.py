@@ -25,7 +25,7 @@ from tests.scripts.command import run_keyfed, run_keyfed_killed_at, stop_keyfed_
 from tests.scripts.conftest import FinishedRun
 from tests.sources import SECRET_USER, SECRET_WORD
 
-SHARES = ("top1", "top3", "top1_all", "oov_rate")
+SHARES = ("top1", "top3", "top1_all", "oov_rate", "keystroke_savings")
 
 TYPED_FIGURES = ("correction", "correction_by_letters", "false_correction")
 TYPED_FIGURES += ("false_correction_by_letters", "completion")
@@ -210,6 +210,9 @@ def test_evaluate_on_the_test_users_file_gives_the_figures_of_the_run(
     results = read_results(finished.out)
     assert figures.pop("users") == results["evaluation"]["users"]
     assert figures.pop("targets") == results["evaluation"]["targets"]
+    noisy = {name: figures.pop(f"{name}_noisy") for name in ("top1", "top3")}
+    for name, figure in noisy.items():
+        assert 0 < figure["value"] < figures[name]["high"]
     typed = {name: figures.pop(name) for name in TYPED_FIGURES}
     for figure in typed.values():
         assert 0 <= figure["low"] <= figure["value"] <= figure["high"] <= 1
@@ -283,7 +286,8 @@ def test_a_run_killed_at_any_moment_finishes_with_the_same_results(
 ) -> None:
     # The synthetic arm is taken as it is; the web arm is trained anew, under fire.
     out = shutil.copytree(finished.out, tmp_path / "out")
-    for made in ("report", "pretrained/web", "federated/web", "exported/web-*", "evaluated/web-*"):
+    made_of_web = ("pretrained/web", "federated/web", "exported/web-*", "evaluated/web-*")
+    for made in ("report", *made_of_web, "tapped/web-*"):
         for folder in out.glob(made):
             shutil.rmtree(folder)
     arguments = ("run", "--preset", finished.preset, "--out", out)
