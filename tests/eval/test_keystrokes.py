@@ -154,7 +154,9 @@ def test_users_are_joined_in_order() -> None:
         assert len(counts) == 3
     interval = both.savings(seed=1)
     assert interval.value == pytest.approx(1 - 60 / 100)
-    assert interval == join_scores(users[:2]).savings(seed=1)  # who wrote nothing counts for nothing
+    assert interval == join_scores(users[:2]).savings(
+        seed=1
+    )  # who wrote nothing counts for nothing
     assert 0 <= interval.low < 1 - 50 / 60 and 1 - 10 / 40 < interval.high <= 1
 
 
