@@ -4,6 +4,7 @@ A line `[devices, least_s]` on standard input makes it train rounds for at least
 `[wall_s, cpu_s]` a round, child processes included. It ends, and whatever it started, when its standard input does.
 """
 
+import atexit
 import dataclasses
 import functools
 import json
@@ -69,6 +70,7 @@ def race_engine(name: str, workers: int, workload: Workload) -> Round:
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     engine = create_engine(name, LocalTraining(_LEARNING_RATE, _CLIP_NORM), workers)
+    atexit.register(engine.close)  # waits for what it started
     weights = workload.initial_weights()
 
     @functools.cache

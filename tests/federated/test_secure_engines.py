@@ -88,7 +88,7 @@ def test_the_query_works_in_stock_tff() -> None:
     worker = TffWorker()
     try:
         records = list(zip(updates, keys, strict=True))
-        outputs = worker.call(_compile(sum_twice), 60, records)
+        outputs = worker.call(_compile(sum_twice, is_secure=True), 60, records)
     finally:
         worker.end()
     global_state = query.initial_global_state()

@@ -217,6 +217,8 @@ def test_evaluate_on_the_test_users_file_gives_the_figures_of_the_run(
     for figure in typed.values():
         assert 0 <= figure["low"] <= figure["value"] <= figure["high"] <= 1
     assert typed["correction"]["value"] > 0.3 > 0.1 > typed["false_correction"]["value"]
+    perplexity = figures.pop("perplexity")
+    assert 1 < perplexity["low"] <= perplexity["value"] <= perplexity["high"]
     assert figures == results["arms"]["synthetic"]["federated"]
 
 
