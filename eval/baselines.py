@@ -9,8 +9,13 @@ from device_runtime.words import is_word, split_words
 from eval.targets import EvaluationVocabulary
 
 BACKOFF = 0.4  # for each word that a context is shortened by (Brants et al. 2007, EMNLP, sec. 4)
-_OUTSIDE = "\ufffd"  # any word outside the vocabulary, in a context
+OUTSIDE = "\ufffd"  # any word outside the vocabulary, in a context
 _START = "\n"  # before a message's first word
+
+
+def replace_unknown(words: Sequence[str], vocabulary: EvaluationVocabulary) -> list[str]:
+    """Words outside the vocabulary made one; punctuation and emoji stay."""
+    return [OUTSIDE if is_word(word) and word not in vocabulary else word for word in words]
 
 
 @dataclass(frozen=True)
@@ -42,9 +47,9 @@ class NgramModel:
         self._vocabulary = vocabulary
         followers: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
         for text in texts:
-            known = self._know(split_words(text))
+            known = replace_unknown(split_words(text), vocabulary)
             for position, word in enumerate(known):
-                if word == _OUTSIDE or is_word(word):
+                if word == OUTSIDE or is_word(word):
                     for context in self._list_contexts(known, position):
                         followers[context][word] += 1
         # Best first: a search reads no further than it must.
@@ -52,7 +57,7 @@ class NgramModel:
             context: {
                 word: counts[word] / counts.total()
                 for word in sorted(counts, key=lambda word: (-counts[word], word))
-                if word != _OUTSIDE
+                if word != OUTSIDE
             }
             for context, counts in followers.items()
         }
@@ -74,7 +79,7 @@ class NgramModel:
         self, words: list[str], at: list[bool], count: int = 3
     ) -> list[list[ScoredWord]]:
         """As `Keyboard.predict_words`; ties by text."""
-        known = self._know(words)
+        known = replace_unknown(words, self._vocabulary)
         return [
             self._suggest(known, position, count) if asked else []
             for position, asked in enumerate(at)
@@ -97,9 +102,3 @@ class NgramModel:
         longest = min(self._order - 1, position + 1)
         before = (_START, *known[:position])
         return [tuple(before[len(before) - size :]) for size in range(longest, -1, -1)]
-
-    def _know(self, words: Sequence[str]) -> list[str]:
-        """Words outside the vocabulary made one; punctuation and emoji stay."""
-        return [
-            _OUTSIDE if is_word(word) and word not in self._vocabulary else word for word in words
-        ]
