@@ -7,8 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from device_runtime.decoder import DecoderState, WordSearch
-from device_runtime.keyboard import Keyboard
-from device_runtime.tokenizer import BOS
+from device_runtime.keyboard import Keyboard, Suggestion
+from device_runtime.tokenizer import BOS, Tokenizer
 from device_runtime.words import split_words
 from eval.next_word import SUGGESTIONS
 from eval.targets import find_targets
@@ -61,6 +61,27 @@ class FloatDecoder:
         return DecoderState(h.numpy(), c.numpy(), log_probs.numpy())
 
 
+class FloatModel:
+    """The float network with a tokenizer, measured as a `next_word.WordPredictor`."""
+
+    def __init__(self, weights: Sequence[np.ndarray], tokenizer: Tokenizer) -> None:
+        self._decoder, self._tokenizer = FloatDecoder(weights), tokenizer
+        self._search = WordSearch(self._decoder, tokenizer)
+
+    def predict_words(
+        self, words: list[str], at: list[bool], count: int = SUGGESTIONS
+    ) -> list[list[Suggestion]]:
+        """As `Keyboard.predict_words`."""
+        state = self._decoder.start(BOS)
+        predictions: list[list[Suggestion]] = []
+        for tokens, asked in zip(self._tokenizer.encode_each_word(words), at, strict=True):
+            found = self._search.next_words(state, count) if asked else []
+            predictions.append([Suggestion(word, log_prob) for word, log_prob in found])
+            for token in tokens:
+                state = self._decoder.step(token, state)
+        return predictions
+
+
 def measure_parity(
     weights: Sequence[np.ndarray],
     keyboards: Sequence[Keyboard],
@@ -72,8 +93,7 @@ def measure_parity(
     Raises:
         ValueError: the messages hold no target.
     """
-    decoder = FloatDecoder(weights)
-    search = WordSearch(decoder, keyboards[0].tokenizer)
+    exact_model = FloatModel(weights, keyboards[0].tokenizer)
     # Of each keyboard, and of the float model last: same first, same three, first right, one of three right.
     counts = np.zeros((len(keyboards) + 1, 4), np.int64)
     compared = 0
@@ -83,20 +103,17 @@ def measure_parity(
         words = words[: at[-1] + 1] if at else []
         wanted = [place in at for place in range(len(words))]
         predicted = [keyboard.predict_words(words, wanted) for keyboard in keyboards]
-        state = decoder.start(BOS)
-        for place, tokens in enumerate(keyboards[0].tokenizer.encode_each_word(words)):
-            if wanted[place]:
-                exact = [word for word, _ in search.next_words(state, SUGGESTIONS)]
-                lists = [[suggestion.text for suggestion in of[place]] for of in predicted]
-                for count, suggested in zip(counts, [*lists, exact], strict=True):
-                    count += (
-                        suggested[:1] == exact[:1],
-                        set(suggested) == set(exact),
-                        words[place] in suggested[:1],
-                        words[place] in suggested,
-                    )
-            for token in tokens:
-                state = decoder.step(token, state)
+        predicted.append(exact_model.predict_words(words, wanted))
+        for place in at:
+            lists = [[suggestion.text for suggestion in of[place]] for of in predicted]
+            exact = lists[-1]
+            for count, suggested in zip(counts, lists, strict=True):
+                count += (
+                    suggested[:1] == exact[:1],
+                    set(suggested) == set(exact),
+                    words[place] in suggested[:1],
+                    words[place] in suggested,
+                )
         compared += len(at)
         if compared == positions:
             break
