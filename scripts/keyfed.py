@@ -84,12 +84,7 @@ def run(
         return report_stage(run)
 
     folder = _run_stage(out, preset, force, choose, everything=True, eval_rotation=eval_rotation)
-    for name in ("results.json", "report.html"):  # beside the stages, where people look
-        content = (folder / name).read_bytes()
-        if not (out / name).is_file() or (out / name).read_bytes() != content:
-            temporary = out / f".{name}"
-            temporary.write_bytes(content)
-            temporary.rename(out / name)
+    _publish(folder, out, "results.json", "report.html")
     results = json.loads((folder / "results.json").read_text("utf-8"))
     if as_json:
         print(json.dumps(results))
@@ -273,6 +268,68 @@ def loop(
         print("no limit was crossed")
 
 
+@app.command()
+def benchmark(
+    out: Annotated[
+        Path, typer.Option("--run", "--out", help="Folder of a run; what it lacks is made.")
+    ],
+    preset: Preset = "quick",
+    bundle: Annotated[
+        Path | None, typer.Option(help="Another keyboard bundle to put beside.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Of that bundle's row.")] = "bundle",
+    without: Annotated[
+        list[str] | None, typer.Option(help="kenlm: its rows are left out where it is not there.")
+    ] = None,
+    submit: Annotated[
+        str | None, typer.Option(help="Add the table to the leaderboard under this name.")
+    ] = None,
+    protocol: Annotated[
+        Path | None, typer.Option(help="Another protocol than eval/protocol.json; not to submit.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Our arms beside KenLM and other n-grams of the same text, by a fixed protocol: benchmark.json."""
+    from eval.benchmark import PROTOCOL, Protocol
+    from eval.leaderboard import LEADERBOARD, extend_leaderboard, load_leaderboard
+    from scripts import benchmark as table_of
+
+    by = Protocol.load(protocol or PROTOCOL)
+    if unknown := set(without or ()) - {"kenlm"}:
+        raise ValueError(f"--without {min(unknown)}: only kenlm can be left out")
+    if name in by.rows:
+        raise ValueError(f"--name {name}: is a row of the protocol: give another")
+    if submit is not None:
+        if without or protocol:
+            raise ValueError(
+                "--submit: only a complete table of eval/protocol.json is added: leave --without and --protocol out"
+            )
+        load_leaderboard(LEADERBOARD, by)
+    if not without:
+        from eval.kenlm_model import import_kenlm
+
+        import_kenlm()
+
+    def choose_tokenizer(run: Any) -> Any:
+        table_of.check_settings(run, by)
+        return run.tokenizer
+
+    def choose(run: Any) -> Any:
+        table_of.check_vocabulary(run, by)
+        beside = None if bundle is None else (name, bundle)
+        return table_of.benchmark_stage(run, by, bool(without), beside)
+
+    _run_stage(out, preset, False, choose_tokenizer)
+    folder = _run_stage(out, preset, False, choose)
+    _publish(folder, out, table_of.TABLE)
+    table = json.loads((folder / table_of.TABLE).read_text("utf-8"))
+    print(json.dumps(table)) if as_json else table_of.print_table(table)
+    if submit is not None:
+        facts = table_of.describe_code() | {"environment": table["environment"]}
+        extend_leaderboard(LEADERBOARD, submit, table, by, facts)
+        print(f"keyfed: {submit} is in {LEADERBOARD}", file=sys.stderr)
+
+
 @bench.command("typing")
 def bench_typing(as_json: AsJson = False) -> None:
     """Words a second of the typing simulator on one core, without the keystroke log."""
@@ -371,6 +428,16 @@ def _check_step(step: str) -> str:
     if step not in ("pretrained", "federated"):
         raise ValueError(f"--step {step}: give pretrained or federated")
     return step
+
+
+def _publish(folder: Path, out: Path, *names: str) -> None:
+    """Copies what a stage made to beside the stages, where people look."""
+    for name in names:
+        content = (folder / name).read_bytes()
+        if not (out / name).is_file() or (out / name).read_bytes() != content:
+            temporary = out / f".{name}"
+            temporary.write_bytes(content)
+            temporary.rename(out / name)
 
 
 def _rotate(config: "RunConfig", eval_rotation: int | None) -> "RunConfig":
