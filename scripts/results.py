@@ -18,6 +18,7 @@ from device_runtime.latency import measure_latency
 from eval.comparison import compare_scores
 from eval.next_word import WordScores
 from eval.report import write_report
+from scripts.benchmark import read_benchmark
 from scripts.pipeline import ARMS, PIPELINE, STEPS, Run
 from scripts.progress import Advance, show_progress
 from scripts.stages import Stage, stage_seconds
@@ -49,7 +50,7 @@ def report_stage(run: Run) -> Stage:
     needs = tuple(
         stage(arm, step) for arm in ARMS for step in STEPS for stage in (run.evaluated, run.tapped)
     )
-    settings = {"config": run.config.model_dump(mode="json")}
+    settings = {"config": run.config.model_dump(mode="json"), "beside": read_benchmark(run)}
     rooms = ("eval", "device_runtime", "scripts/results.py", PIPELINE)
     return Stage("report", settings, rooms, needs, functools.partial(_build_report, run))
 
@@ -119,6 +120,8 @@ def _collect_results(run: Run, advance: Advance) -> dict[str, Any]:
         },
         "commands": [shlex.join(["keyfed", "run", "--preset", run.preset, "--out", str(run.out)])],
     }
+    if beside := read_benchmark(run):
+        results["beside"] = beside
     return _null_infinities(results)
 
 

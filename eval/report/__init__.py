@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.report import notation
+from eval.report.beside import draw_beside
 from eval.report.charts import draw_bars, draw_curves, draw_lifts
 from eval.report.templates import load_template
 
@@ -157,6 +158,13 @@ def _draw(results: Mapping[str, Any]) -> dict[str, Any]:
     if lifts:
         title = "Relative lift of synthetic over web text"
         charts["lifts"] = draw_lifts("lifts", title, lifts)
+    rivals = [
+        row
+        for row in _find(results, "beside.rows") or []
+        if _is_drawable(_find(row, "top3"), "value")
+    ]
+    if rivals:
+        charts["beside"] = draw_beside(rivals)
     curves = {
         arm: [
             point

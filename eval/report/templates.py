@@ -29,6 +29,8 @@ def _build_environment() -> Environment:
             "points",
             "number",
             "scientific",
+            "megabytes",
+            "milliseconds",
             "seconds",
             "label",
             "flatten",
