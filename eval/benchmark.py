@@ -45,7 +45,7 @@ class Protocol(pydantic.BaseModel, frozen=True, extra="forbid"):
     Attributes:
         version: changes with anything else in the file.
         facts: section by section what a run has to be, by name; compared with what it is.
-        figures: names of the metric's shares, of `next_word.FIGURES`.
+        figures: names of the metric's shares, those of `FIGURES`.
         bootstrap_seed: of all intervals.
         ngrams: models of each arm's text that stand beside.
         latency_repeats: how often each message is asked for.
@@ -54,7 +54,7 @@ class Protocol(pydantic.BaseModel, frozen=True, extra="forbid"):
 
     version: Count
     facts: dict[str, dict[str, int | float | bool | str]]
-    figures: tuple[Literal["top1", "top3", "top1_all", "top3_all"], ...]
+    figures: tuple[Literal["top1"], Literal["top3"], Literal["top1_all"], Literal["top3_all"]]
     bootstrap_seed: Annotated[int, pydantic.Field(ge=0)]
     ngrams: dict[str, Ngrams]
     latency_repeats: Count
@@ -193,7 +193,10 @@ def build_table(contestants: Sequence[Contestant], seed: int) -> dict[str, Any]:
 
 
 def describe_claims(claims: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> str:
-    """Whether ours is better in top-3 than each n-gram of at least its bytes, in a sentence."""
+    """Whether ours is better in top-3 than each n-gram of at least its bytes, a sentence for ours before and after.
+
+    After federated learning it has learned from devices, which no n-gram has.
+    """
     if not claims:
         return "No n-gram model here takes as many bytes as ours: nothing is said about equal size."
     sentences = []
