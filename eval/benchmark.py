@@ -202,13 +202,22 @@ def describe_claims(claims: Sequence[Mapping[str, Any]], titles: Mapping[str, st
     sentences = []
     for mine in dict.fromkeys(claim["ours"] for claim in claims):
         of_mine = [claim for claim in claims if claim["ours"] == mine]
-        not_better = [titles[claim["rival"]] for claim in of_mine if not claim["better"]]
+        not_better = [
+            f"{titles[claim['rival']]} ({_write_points(claim['difference'])})"
+            for claim in of_mine
+            if not claim["better"]
+        ]
         start = f"{titles[mine]}, at no more bytes than the n-gram, is"
         if not_better:
             sentences.append(f"{start} not better in top-3 than {'; '.join(not_better)}.")
         else:
             sentences.append(f"{start} better in top-3 than each of {len(of_mine)} n-gram models.")
     return " ".join(sentence[0].upper() + sentence[1:] for sentence in sentences)
+
+
+def _write_points(difference: Mapping[str, float]) -> str:
+    value, low, high = (100 * difference[name] for name in ("value", "low", "high"))
+    return f"{value:+.1f} points, {low:+.1f} to {high:+.1f}".replace("-", "−")
 
 
 def _hits(mine: Contestant, other: Contestant) -> tuple[Any, Any]:

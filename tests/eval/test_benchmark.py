@@ -80,8 +80,8 @@ def test_differences_are_ours_less_the_other_and_hold_all_together():
     ("rival", "before", "after"),
     [
         (0.2, "better in top-3 than each of 1", "better in top-3 than each of 1"),
-        (0.33, "not better in top-3 than the kenlm.", "better in top-3 than each of 1"),
-        (0.9, "not better in top-3 than the kenlm.", "not better in top-3 than the kenlm."),
+        (0.33, "not better in top-3 than the kenlm (−", "better in top-3 than each of 1"),
+        (0.9, "not better in top-3 than the kenlm (−", "not better in top-3 than the kenlm (−"),
     ],
 )
 def test_the_finding_says_better_or_not_better(rival, before, after):
@@ -95,6 +95,8 @@ def test_the_finding_says_better_or_not_better(rival, before, after):
     assert first[0].startswith(before) and first[1].startswith(after)
     assert [claim["better"] for claim in second] == ["not" not in before, "not" not in after]
     assert [claim["difference"]["low"] > 0 for claim in second] == [c["better"] for c in second]
+    worst = 100 * second[-1]["difference"]["value"]
+    assert (f"(−{-worst:.1f} points, " in rest) == (not second[-1]["better"])
 
 
 def test_nothing_is_claimed_over_an_ngram_of_fewer_bytes():
