@@ -104,7 +104,10 @@ def benchmark_stage(
         rivals[bundle[0]] = bundle_stage(run, *bundle)
         settings["bundle"] = bundle[0]
     arms = [run.evaluated(arm, step) for arm in TEXTS for step in STEPS]
-    rooms = ("eval", "device_runtime", "scripts/benchmark.py", "scripts/rivals.py")
+    rooms = (
+        *(f"eval/{name}.py" for name in ("benchmark", "comparison", "statistics", "next_word")),
+        *("device_runtime", "scripts/benchmark.py"),
+    )
     build = functools.partial(_build_table, run, protocol, ngrams, rivals, bundle)
     return Stage("benchmark/table", settings, rooms, (*arms, *rivals.values()), build)
 
