@@ -156,7 +156,7 @@ def extend_leaderboard(
     entry = plain.model_copy(update={"sha256": _seal(before, sealed)})
     extended = Leaderboard(entries=(*board.entries, entry)).model_dump(mode="json")
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(extended, indent=1) + "\n", "utf-8")
+    temporary.write_text(json.dumps(extended, indent=1, ensure_ascii=False) + "\n", "utf-8")
     temporary.replace(path)
     return entry
 
