@@ -28,6 +28,7 @@ from scripts.device import (
 from scripts.evaluate import evaluate
 from scripts.fleet import fleet
 from scripts.plan import plan
+from scripts.report import report
 from scripts.synthesize import print_figures, synthesize
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ app.command()(mechanisms)
 app.command()(plan)
 app.command()(compare)
 app.command()(evaluate)
+app.command()(report)
 app.command()(suggest)
 app.command()(install)
 app.command()(rollback)

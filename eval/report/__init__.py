@@ -13,6 +13,9 @@ from eval.report.charts import draw_bars, draw_curves, draw_lifts
 from eval.report.contamination import describe_certificate
 from eval.report.privacy import describe_epsilon
 from eval.report.templates import load_template
+from eval.report.tree import find as _find
+from eval.report.tree import is_drawable as _is_drawable
+from eval.report.tree import is_finite as _is_finite
 
 ARMS = {"web": "web text", "synthetic": "synthetic text"}
 STAGES = {"pretrained": "pretrained", "federated": "federated"}
@@ -39,9 +42,7 @@ def write_report(results: Mapping[str, Any], directory: Path) -> Path:
     Raises:
         ValueError: the pretrained arms' top-1 or their lift, the point of the page, are missing.
     """
-    for path in (*(f"arms.{arm}.pretrained.top1" for arm in ARMS), "lift.pretrained"):
-        if not _find(results, path):
-            raise ValueError(f"results: no {path}; evaluate both arms before reporting")
+    check_results(results)
     page = load_template("page.html.j2").render(
         results=results,
         arms=ARMS,
@@ -56,7 +57,7 @@ def write_report(results: Mapping[str, Any], directory: Path) -> Path:
         ablation=describe_ablation(results.get("ablation")),
         audits=describe_audits(results.get("audit")),
         certificates=[
-            {"name": "text of both arms", **describe_certificate(results["contamination"])}
+            describe_certificate({"name": "Text of both arms", **results["contamination"]})
         ]
         if results.get("contamination")
         else [],
@@ -66,6 +67,13 @@ def write_report(results: Mapping[str, Any], directory: Path) -> Path:
     temporary.write_text(page, encoding="utf-8")
     temporary.replace(report)
     return report
+
+
+def check_results(results: Any) -> None:
+    """Raises ValueError if the pretrained arms' top-1 or their lift, the point of every report, are missing."""
+    for path in (*(f"arms.{arm}.pretrained.top1" for arm in ARMS), "lift.pretrained"):
+        if not isinstance(_find(results, path), Mapping):
+            raise ValueError(f"results: no {path}; evaluate both arms before reporting")
 
 
 def describe_lift(lift: Mapping[str, float]) -> str:
@@ -162,24 +170,3 @@ def _draw(results: Mapping[str, Any]) -> dict[str, Any]:
         title = "First-suggestion accuracy over federated rounds"
         charts["curves"] = draw_curves("curves", title, curves)
     return charts
-
-
-def _find(tree: Any, path: str) -> Any:
-    """What lies at a dotted path, or None."""
-    for key in path.split("."):
-        tree = tree.get(key) if isinstance(tree, Mapping) else None
-    return tree
-
-
-def _is_finite(x: Any) -> bool:
-    return isinstance(x, (int, float)) and math.isfinite(x)
-
-
-def _is_drawable(interval: Any, value: str, highest: float = 1.0) -> bool:
-    """Whether it is a share, or a lift, with both ends of its interval."""
-    if not isinstance(interval, Mapping) or not _is_finite(interval.get(value)):
-        return False
-    low, high = interval.get("low"), interval.get("high")
-    if not isinstance(low, (int, float)) or not isinstance(high, (int, float)):
-        return False
-    return -1 <= low <= high <= highest
