@@ -117,7 +117,8 @@ def _collect_results(run: Run, advance: Advance) -> dict[str, Any]:
         "timings_s": {
             str(record.parent.relative_to(run.out)): stage_seconds(record.parent)
             for record in sorted(run.out.glob("*/**/stage.json"))
-            if not record.is_relative_to(run.out / AUDIT)  # whose stages are of another run
+            # an earlier report's, and an audit's own stages are not of this run
+            if record.relative_to(run.out).parts[0] not in ("report", AUDIT)
         },
         "commands": ["./scripts/setup", write_command(run)],
     }
