@@ -131,6 +131,13 @@ def test_the_report_has_the_bundles_model_card(finished: FinishedRun) -> None:
             assert sentence in page and f"* {sentence}" in html.unescape(card)
 
 
+def test_the_reported_configuration_is_a_preset(finished: FinishedRun, tmp_path: Path) -> None:
+    config = read_results(finished.out)["config"]
+    path = tmp_path / "again.yaml"
+    path.write_text(json.dumps(config), "utf-8")
+    assert load_config(str(path)).model_dump(mode="json") == config
+
+
 def test_no_folder_of_this_machine_is_told(finished: FinishedRun) -> None:
     for name in ("results.json", "report.html"):
         text = (finished.out / name).read_text("utf-8")
