@@ -76,7 +76,7 @@ class FinishedRun:
         import numpy as np
 
         from eval.next_word import WordScores
-        from eval.report.tree import find
+        from eval.report.lookup import find
 
         path = self.folder / "evaluated" / f"{arm}-{step}" / "scores.npz"
         try:
@@ -94,7 +94,7 @@ class FinishedRun:
 
     def asked(self) -> dict[str, str]:
         """SHA-256 of the vocabulary and of the test messages; without one of them if the folder lacks its file."""
-        from eval.report.tree import find
+        from eval.report.lookup import find
 
         asked = {}
         with contextlib.suppress(OSError, ValueError):

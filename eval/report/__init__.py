@@ -11,11 +11,11 @@ from eval.report.ablation import describe_ablation
 from eval.report.audits import describe_audits
 from eval.report.charts import draw_bars, draw_curves, draw_lifts
 from eval.report.contamination import describe_certificate
+from eval.report.lookup import find as _find
+from eval.report.lookup import is_drawable as _is_drawable
+from eval.report.lookup import is_finite as _is_finite
 from eval.report.privacy import describe_epsilon
 from eval.report.templates import load_template
-from eval.report.tree import find as _find
-from eval.report.tree import is_drawable as _is_drawable
-from eval.report.tree import is_finite as _is_finite
 
 ARMS = {"web": "web text", "synthetic": "synthetic text"}
 STAGES = {"pretrained": "pretrained", "federated": "federated"}
@@ -57,10 +57,10 @@ def write_report(results: Mapping[str, Any], directory: Path) -> Path:
         ablation=describe_ablation(results.get("ablation")),
         audits=describe_audits(results.get("audit")),
         certificates=[
-            describe_certificate({"name": "Text of both arms", **results["contamination"]})
-        ]
-        if results.get("contamination")
-        else [],
+            describe_certificate({"name": "Text of both arms", **certificate})
+            for certificate in [results.get("contamination")]
+            if certificate
+        ],
     )
     report = directory / "report.html"
     temporary = directory / f".{report.name}.{os.getpid()}"

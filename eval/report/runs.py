@@ -5,8 +5,8 @@ from typing import Any
 
 from eval.report import ARMS, METRICS, PUBLISHED_LIFT, STAGES, notation
 from eval.report.charts import draw_bars, draw_lifts
+from eval.report.lookup import find, is_drawable
 from eval.report.templates import load_template
-from eval.report.tree import find, is_drawable
 
 _WHEN = {"pretrained": "before federated learning", "federated": "after federated learning"}
 _FIGURES = (

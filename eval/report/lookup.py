@@ -1,4 +1,4 @@
-"""Reading results that may lack anything: a figure is there and can be drawn, or it is not."""
+"""What results hold, where anything may be missing."""
 
 import math
 from collections.abc import Mapping
