@@ -18,7 +18,7 @@ def describe_audits(audit: Mapping[str, Any] | None) -> dict[str, Any]:
     memorisation = audit.get("memorisation")
     return {
         "canaries": [
-            {**found, "meaning": _describe_canaries(found, title), "title": title}
+            {**found, "meaning": _describe_canaries(found), "title": title}
             for key, title in (
                 ("canaries", "As the ledger says"),
                 ("canaries_without_noise", "Noise taken away behind the ledger’s back"),
@@ -31,7 +31,7 @@ def describe_audits(audit: Mapping[str, Any] | None) -> dict[str, Any]:
     }
 
 
-def _describe_canaries(found: Mapping[str, Any], title: str) -> str:
+def _describe_canaries(found: Mapping[str, Any]) -> str:
     audits = found["audits"]
     violated = [row for row in audits if row["violated"]]
     seeds = f"{len(audits)} run{'s' if len(audits) != 1 else ''}"
@@ -43,7 +43,7 @@ def _describe_canaries(found: Mapping[str, Any], title: str) -> str:
         " confidence)."
     )
     if violated:
-        return f"{said} {len(violated)} of {seeds} contradict the ledger."
+        return f"{said} The ledger is contradicted in {len(violated)} of {len(audits)}."
     if all(row["largest_bound"] <= row["epsilon"] for row in audits):
         return f"{said} No attack could have contradicted so large an ε with so few canaries."
     return f"{said} No run contradicts the ledger."

@@ -456,7 +456,10 @@ def test_audits_are_told_beside_the_ledger_or_how_to_get_them(render):
     assert "keyfed audit --run" not in text
     assert "2 runs with canaries: ε is at least 0.24, the ledger says 1.53 (δ = 10⁻⁵, 95 %" in text
     assert "No run contradicts the ledger." in text
-    assert "at least 7.31, the ledger says 1.53" in text and "2 of 2 runs contradict" in text
+    assert (
+        "at least 7.31, the ledger says 1.53" in text
+        and "The ledger is contradicted in 2 of 2." in text
+    )
     weak = copy.deepcopy(WHOLE)
     for row in weak["audit"]["canaries"]["audits"]:
         row["epsilon"] = 391.4
