@@ -27,6 +27,7 @@ from scripts.device import (
 )
 from scripts.evaluate import evaluate
 from scripts.fleet import fleet
+from scripts.kebbie import kebbie
 from scripts.plan import plan
 from scripts.synthesize import print_figures, synthesize
 
@@ -48,6 +49,7 @@ app.command()(mechanisms)
 app.command()(plan)
 app.command()(compare)
 app.command()(evaluate)
+app.command()(kebbie)
 app.command()(suggest)
 app.command()(install)
 app.command()(rollback)

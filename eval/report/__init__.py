@@ -8,6 +8,7 @@ from typing import Any
 
 from eval.report import notation
 from eval.report.charts import draw_bars, draw_curves, draw_lifts
+from eval.report.kebbie import list_kebbie_rows
 from eval.report.templates import load_template
 
 ARMS = {"web": "web text", "synthetic": "synthetic text"}
@@ -49,6 +50,7 @@ def write_report(results: Mapping[str, Any], directory: Path) -> Path:
         device_rows=_device_rows(results),
         charts=_draw(results),
         published=PUBLISHED_LIFT,
+        kebbie_rows=list_kebbie_rows(results.get("kebbie")),
     )
     report = directory / "report.html"
     temporary = directory / f".{report.name}.{os.getpid()}"
