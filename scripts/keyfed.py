@@ -25,7 +25,7 @@ from scripts.device import (
     suggest,
     type_message,
 )
-from scripts.evaluate import evaluate
+from scripts.evaluate import bench_evaluate, evaluate
 from scripts.fleet import fleet
 from scripts.kebbie import kebbie
 from scripts.plan import plan
@@ -56,6 +56,7 @@ app.command()(rollback)
 app.command()(keyboard)
 app.command("type")(type_message)
 bench.command("device")(bench_device)
+bench.command("evaluate")(bench_evaluate)
 
 Preset = Annotated[str, typer.Option(help="quick, full, gboard, loop, test, or a YAML file.")]
 Out = Annotated[
