@@ -51,7 +51,13 @@ def report_stage(run: Run) -> Stage:
         stage(arm, step) for arm in ARMS for step in STEPS for stage in (run.evaluated, run.tapped)
     )
     settings = {"config": run.config.model_dump(mode="json")} | hash_scores(run.out)
-    rooms = ("eval", "device_runtime", "scripts/results.py", PIPELINE)
+    rooms = (
+        "eval",
+        "device_runtime",
+        "scripts/results.py",
+        "scripts/kebbie_scores.py",
+        PIPELINE,
+    )
     return Stage("report", settings, rooms, needs, functools.partial(_build_report, run))
 
 
