@@ -25,8 +25,9 @@ from scripts.device import (
     suggest,
     type_message,
 )
-from scripts.evaluate import evaluate
+from scripts.evaluate import bench_evaluate, evaluate
 from scripts.fleet import fleet
+from scripts.kebbie import kebbie
 from scripts.plan import plan
 from scripts.report import report
 from scripts.synthesize import print_figures, synthesize
@@ -49,6 +50,7 @@ app.command()(mechanisms)
 app.command()(plan)
 app.command()(compare)
 app.command()(evaluate)
+app.command()(kebbie)
 app.command()(report)
 app.command()(suggest)
 app.command()(install)
@@ -56,6 +58,7 @@ app.command()(rollback)
 app.command()(keyboard)
 app.command("type")(type_message)
 bench.command("device")(bench_device)
+bench.command("evaluate")(bench_evaluate)
 
 Preset = Annotated[str, typer.Option(help="quick, full, gboard, loop, test, or a YAML file.")]
 Out = Annotated[

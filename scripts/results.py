@@ -17,6 +17,7 @@ from device_runtime.latency import measure_latency
 from eval.comparison import compare_scores
 from eval.next_word import WordScores
 from eval.report import write_report
+from scripts.kebbie_scores import hash_scores, load_scores_of
 from scripts.pipeline import ARMS, PIPELINE, STEPS, Run
 from scripts.progress import Advance, show_progress
 from scripts.run_facts import AUDIT, collect_facts, drop_folders, find_extras, write_command
@@ -49,8 +50,16 @@ def report_stage(run: Run) -> Stage:
     needs = tuple(
         stage(arm, step) for arm in ARMS for step in STEPS for stage in (run.evaluated, run.tapped)
     )
-    settings = {"config": run.config.model_dump(mode="json"), "beside": find_extras(run)}
-    rooms = ("eval", "device_runtime", "scripts/results.py", "scripts/run_facts.py", PIPELINE)
+    beside = find_extras(run) | hash_scores(run.out)
+    settings = {"config": run.config.model_dump(mode="json"), "beside": beside}
+    rooms = (
+        "eval",
+        "device_runtime",
+        "scripts/results.py",
+        "scripts/run_facts.py",
+        "scripts/kebbie_scores.py",
+        PIPELINE,
+    )
     return Stage("report", settings, rooms, needs, functools.partial(_build_report, run))
 
 
@@ -64,6 +73,7 @@ def _build_report(run: Run, folder: Path) -> None:
 
 def _collect_results(run: Run, advance: Advance) -> dict[str, Any]:
     """Everything in results.json (DESIGN, "Contracts"), as strict JSON values."""
+    kebbie = _load_kebbie(run)  # before anything is measured: it may be refused
     advance(0, "latency")
     device = _measure_device(run)
     advance(1, "parity")
@@ -104,6 +114,7 @@ def _collect_results(run: Run, advance: Advance) -> dict[str, Any]:
         "device": device,
         "parity": parity,
         "examples": examples,
+        **kebbie,
         "data": counts,
         "evaluation": {
             "users": len(asked),
@@ -202,6 +213,11 @@ def _measure_device(run: Run) -> dict[str, Any]:
         "peak_rss_bytes": latency.peak_rss_bytes,
         "files_bytes": latency.files_bytes,
     }
+
+
+def _load_kebbie(run: Run) -> dict[str, Any]:
+    scores = load_scores_of({arm: _bundle(run, arm) for arm in ARMS}, run.out)
+    return {} if scores is None else {"kebbie": scores.model_dump(mode="json")}
 
 
 def _suggest_examples(run: Run) -> list[dict[str, Any]]:

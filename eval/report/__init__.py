@@ -11,6 +11,7 @@ from eval.report.ablation import describe_ablation
 from eval.report.audits import describe_audits
 from eval.report.charts import draw_bars, draw_curves, draw_lifts
 from eval.report.contamination import describe_certificate
+from eval.report.kebbie import list_kebbie_rows
 from eval.report.lookup import find as _find
 from eval.report.lookup import is_drawable as _is_drawable
 from eval.report.lookup import is_finite as _is_finite
@@ -54,6 +55,7 @@ def write_report(results: Mapping[str, Any], directory: Path) -> Path:
         device_rows=_device_rows(results),
         charts=_draw(results),
         published=PUBLISHED_LIFT,
+        kebbie_rows=list_kebbie_rows(results.get("kebbie")),
         ablation=describe_ablation(results.get("ablation")),
         audits=describe_audits(results.get("audit")),
         certificates=[
