@@ -8,6 +8,12 @@ from typing import Any
 
 from eval.report import notation
 from eval.report.charts import draw_bars, draw_curves, draw_lifts
+from eval.report.cohorts import describe_cohorts
+from eval.report.confusions import describe_confusions
+from eval.report.convergence import describe_convergence
+from eval.report.lookup import find as _find
+from eval.report.lookup import is_drawable as _is_drawable
+from eval.report.lookup import is_finite as _is_finite
 from eval.report.templates import load_template
 
 ARMS = {"web": "web text", "synthetic": "synthetic text"}
@@ -48,6 +54,9 @@ def write_report(results: Mapping[str, Any], directory: Path) -> Path:
         privacy_rows=_privacy_rows(results),
         device_rows=_device_rows(results),
         charts=_draw(results),
+        convergence=describe_convergence(_find(results, "convergence")),
+        cohorts=describe_cohorts(_find(results, "cohorts")),
+        confusions=describe_confusions(_find(results, "confusions")),
         published=PUBLISHED_LIFT,
     )
     report = directory / "report.html"
@@ -170,24 +179,3 @@ def _draw(results: Mapping[str, Any]) -> dict[str, Any]:
         title = "First-suggestion accuracy over federated rounds"
         charts["curves"] = draw_curves("curves", title, curves)
     return charts
-
-
-def _find(tree: Any, path: str) -> Any:
-    """What lies at a dotted path, or None."""
-    for key in path.split("."):
-        tree = tree.get(key) if isinstance(tree, Mapping) else None
-    return tree
-
-
-def _is_finite(x: Any) -> bool:
-    return isinstance(x, (int, float)) and math.isfinite(x)
-
-
-def _is_drawable(interval: Any, value: str, highest: float = 1.0) -> bool:
-    """Whether it is a share, or a lift, with both ends of its interval."""
-    if not isinstance(interval, Mapping) or not _is_finite(interval.get(value)):
-        return False
-    low, high = interval.get("low"), interval.get("high")
-    if not isinstance(low, (int, float)) or not isinstance(high, (int, float)):
-        return False
-    return -1 <= low <= high <= highest
