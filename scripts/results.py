@@ -7,7 +7,6 @@ import json
 import math
 import os
 import platform
-import shlex
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +24,7 @@ from scripts.confusions import confused
 from scripts.convergence import measure_convergence
 from scripts.pipeline import ARMS, PIPELINE, STEPS, Run
 from scripts.progress import Advance, show_progress
+from scripts.run_facts import AUDIT, collect_facts, drop_folders, find_extras, write_command
 from scripts.stages import Stage, stage_seconds
 from scripts.training import quieten_tensorflow
 
@@ -55,8 +55,15 @@ def report_stage(run: Run) -> Stage:
         stage(arm, step) for arm in ARMS for step in STEPS for stage in (run.evaluated, run.tapped)
     )
     needs += tuple(confused(run, step) for step in STEPS)
-    settings = {"config": run.config.model_dump(mode="json")}
-    rooms = ("eval", "device_runtime", "scripts/results.py", "scripts/convergence.py", PIPELINE)
+    settings = {"config": run.config.model_dump(mode="json"), "beside": find_extras(run)}
+    rooms = (
+        "eval",
+        "device_runtime",
+        "scripts/results.py",
+        "scripts/convergence.py",
+        "scripts/run_facts.py",
+        PIPELINE,
+    )
     return Stage("report", settings, rooms, needs, functools.partial(_build_report, run))
 
 
@@ -123,14 +130,17 @@ def _collect_results(run: Run, advance: Advance) -> dict[str, Any]:
             "targets": int(asked.targets.sum()),
             "vocabulary_words": run.config.evaluation.vocabulary,
         },
-        "config": run.config.model_dump(mode="json"),
+        **collect_facts(run),
+        "config": drop_folders(run.config.model_dump(mode="json")),
         "seeds": {"run": seed},
         "environment": describe_environment(),
         "timings_s": {
             str(record.parent.relative_to(run.out)): stage_seconds(record.parent)
             for record in sorted(run.out.glob("*/**/stage.json"))
+            # an earlier report's, and an audit's own stages are not of this run
+            if record.relative_to(run.out).parts[0] not in ("report", AUDIT)
         },
-        "commands": [shlex.join(["keyfed", "run", "--preset", run.preset, "--out", str(run.out)])],
+        "commands": ["./scripts/setup", write_command(run)],
     }
     return _null_infinities(results)
 
@@ -208,7 +218,7 @@ def _compare_cohorts(run: Run, scores: Mapping[tuple[str, str], WordScores]) -> 
     return found
 
 
-def _measure_device(run: Run) -> dict[str, float]:
+def _measure_device(run: Run) -> dict[str, Any]:
     latency = measure_latency(_bundle(run, "synthetic"))
     return {
         "bytes": latency.bundle_bytes,
@@ -216,9 +226,12 @@ def _measure_device(run: Run) -> dict[str, float]:
         "p99_ms": latency.step.p99_ms,
         "suggest_p50_ms": latency.suggest.p50_ms,
         "suggest_p95_ms": latency.suggest.p95_ms,
+        "word_p50_ms": latency.word.p50_ms,
+        "keystroke_p50_ms": latency.keystroke.p50_ms,
         "keystroke_p95_ms": latency.keystroke.p95_ms,
         "cold_start_ms": latency.cold_start_ms,
         "peak_rss_bytes": latency.peak_rss_bytes,
+        "files_bytes": latency.files_bytes,
     }
 
 

@@ -92,8 +92,11 @@ def test_results_hold_every_key_of_the_contract(finished: FinishedRun) -> None:
     assert results["environment"]["tensorflow-federated"] == "0.87.0"
     assert results["seeds"] == {"run": 1}
     assert results["preset"] == "own"
-    assert results["config"] == load_config(str(finished.preset)).model_dump(mode="json")
-    assert results["commands"] == [f"keyfed run --preset {finished.preset} --out {finished.out}"]
+    config = load_config(str(finished.preset)).model_dump(mode="json")
+    config["population"]["messages"] = finished.population.name
+    config["text"]["files"] = ["web.jsonl"]
+    assert results["config"] == config
+    assert results["commands"] == ["./scripts/setup", "keyfed run --preset own.yaml --out out"]
     records = {
         str(path.parent.relative_to(finished.out)) for path in finished.out.rglob("stage.json")
     }
