@@ -7,16 +7,21 @@ import json
 import math
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from device_runtime.keyboard import Keyboard
 from device_runtime.latency import measure_latency
+from eval.cohorts import compare_cohorts, compare_rates, find_cohorts
 from eval.comparison import compare_scores
+from eval.convergence import find_reached
 from eval.next_word import WordScores
 from eval.report import write_report
+from federated.population import read_chat_messages, read_message_file
+from scripts.confusions import confused
+from scripts.convergence import measure_convergence
 from scripts.kebbie_scores import hash_scores, load_scores_of
 from scripts.pipeline import ARMS, PIPELINE, STEPS, Run
 from scripts.progress import Advance, show_progress
@@ -50,12 +55,14 @@ def report_stage(run: Run) -> Stage:
     needs = tuple(
         stage(arm, step) for arm in ARMS for step in STEPS for stage in (run.evaluated, run.tapped)
     )
+    needs += tuple(confused(run, step) for step in STEPS)
     beside = find_extras(run) | hash_scores(run.out)
     settings = {"config": run.config.model_dump(mode="json"), "beside": beside}
     rooms = (
         "eval",
         "device_runtime",
         "scripts/results.py",
+        "scripts/convergence.py",
         "scripts/run_facts.py",
         "scripts/kebbie_scores.py",
         PIPELINE,
@@ -91,25 +98,32 @@ def _collect_results(run: Run, advance: Advance) -> dict[str, Any]:
     counts["population"] = run.read_json("population/counts.json")
     asked = scores["web", "pretrained"]
     curves = {arm: run.read_json(f"federated/{arm}/curve.json") for arm in ARMS}
+    matched = find_reached(curves["synthetic"], curves["web"][-1]["top1"])
+    arms = {
+        arm: {
+            step: {
+                name: dataclasses.asdict(interval)
+                for name, interval in scores[arm, step].intervals(seed).items()
+            }
+            | {"keystroke_savings": dataclasses.asdict(run.load_taps(arm, step).savings(seed))}
+            for step in STEPS
+        }
+        for arm in ARMS
+    }
     results = {
         "preset": Path(run.preset).stem,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "arms": {
-            arm: {
-                step: {
-                    name: dataclasses.asdict(interval)
-                    for name, interval in scores[arm, step].intervals(seed).items()
-                }
-                | {"keystroke_savings": dataclasses.asdict(run.load_taps(arm, step).savings(seed))}
-                for step in STEPS
-            }
-            for arm in ARMS
-        },
+        "arms": arms,
         "lift": {
             step: _lift(scores["web", step], scores["synthetic", step], seed) for step in STEPS
         },
         "curve": curves,
-        "rounds_to_match": count_rounds_to_match(curves["web"], curves["synthetic"]),
+        "rounds_to_match": None if matched is None else matched["round"],
+        "convergence": measure_convergence(run, curves, arms),
+        "cohorts": _compare_cohorts(run, scores),
+        "confusions": {
+            step: run.read_json(f"{confused(run, step).name}/confusions.json") for step in STEPS
+        },
         "privacy": run.privacy("synthetic"),
         "device": device,
         "parity": parity,
@@ -165,17 +179,6 @@ def print_headline(results: Mapping[str, Any]) -> None:
     )
 
 
-def count_rounds_to_match(
-    baseline: Sequence[Mapping[str, float]], curve: Sequence[Mapping[str, float]]
-) -> int | None:
-    """Rounds after which `curve` is as high as the baseline at its end, of those it was measured after; None if never.
-
-    0 means before federated learning. Both curves are lists of {round, top1} in order.
-    """
-    goal = baseline[-1]["top1"]
-    return next((int(point["round"]) for point in curve if point["top1"] >= goal), None)
-
-
 def describe_environment() -> dict[str, Any]:
     """Versions, system and cores that figures were measured with."""
     return {
@@ -196,6 +199,28 @@ def _lift(baseline: WordScores, scores: WordScores, seed: int) -> dict[str, floa
     if interval is None:
         raise ValueError("the web arm has no hit: a lift over it is undefined; train it for longer")
     return {"relative": interval.value, "low": interval.low, "high": interval.high}
+
+
+def _compare_cohorts(run: Run, scores: Mapping[tuple[str, str], WordScores]) -> dict[str, Any]:
+    """For whom synthetic text is better or worse than web text, before and after federated learning."""
+    users = run.split_population()[0]["test"]
+    times: dict[str, list[str]] = {user: [] for user in users}
+    path = run.config.population.messages
+    for message in read_chat_messages() if path is None else read_message_file(path):
+        if message.user in times:
+            times[message.user].append(message.timestamp)
+    cohorts = find_cohorts(list(users.values()), list(times.values()))
+    found = {}
+    for step in STEPS:
+        pair = [scores["web", step]], [scores["synthetic", step]]
+        rates = compare_rates(*pair, run.config.seed)
+        found[step] = {
+            "rows": [
+                dataclasses.asdict(row) for row in compare_cohorts(*pair, cohorts, run.config.seed)
+            ],
+            "rates": None if rates is None else dataclasses.asdict(rates),
+        }
+    return found
 
 
 def _measure_device(run: Run) -> dict[str, Any]:

@@ -10,7 +10,10 @@ from eval.report import notation
 from eval.report.ablation import describe_ablation
 from eval.report.audits import describe_audits
 from eval.report.charts import draw_bars, draw_curves, draw_lifts
+from eval.report.cohorts import describe_cohorts
+from eval.report.confusions import describe_confusions
 from eval.report.contamination import describe_certificate
+from eval.report.convergence import describe_convergence
 from eval.report.kebbie import list_kebbie_rows
 from eval.report.lookup import find as _find
 from eval.report.lookup import is_drawable as _is_drawable
@@ -54,6 +57,9 @@ def write_report(results: Mapping[str, Any], directory: Path) -> Path:
         privacy_rows=_privacy_rows(results),
         device_rows=_device_rows(results),
         charts=_draw(results),
+        convergence=describe_convergence(_find(results, "convergence")),
+        cohorts=describe_cohorts(_find(results, "cohorts")),
+        confusions=describe_confusions(_find(results, "confusions")),
         published=PUBLISHED_LIFT,
         kebbie_rows=list_kebbie_rows(results.get("kebbie")),
         ablation=describe_ablation(results.get("ablation")),

@@ -29,6 +29,7 @@ def _build_environment() -> Environment:
             "percent",
             "percent_range",
             "points",
+            "points_range",
             "number",
             "scientific",
             "seconds",

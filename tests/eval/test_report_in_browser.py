@@ -14,6 +14,7 @@ from eval.report.study import render_study
 from scripts.report import compare_runs, read_run
 from tests.eval.test_memorisation_page import FIGURES
 from tests.eval.test_report import STUDY, STUDY_PAGE, WHOLE
+from tests.eval.test_report_insight import INSIGHT
 from tests.scripts.run_folders import write_run
 
 pytest.importorskip("playwright.sync_api", reason="./scripts/setup browser")
@@ -36,7 +37,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "study": render_study(STUDY, **STUDY_PAGE),
         "memorisation": render_memorisation(FIGURES),
     }
-    paths = {"report": write_report(WHOLE, folder)}
+    paths = {"report": write_report(WHOLE | INSIGHT, folder)}
     for name, content in contents.items():
         paths[name] = folder / f"{name}.html"
         paths[name].write_text(content, "utf-8")
