@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -83,7 +83,7 @@ def measure_day(
         tempfile.TemporaryFile("w+", encoding="utf-8") as typed,
         tempfile.TemporaryDirectory() as folder,
     ):
-        json.dump(list(messages), typed)
+        typed.writelines(json.dumps(message) + "\n" for message in messages)
         typed.seek(0)
         with subprocess.Popen(
             [*command, folder, str(keystrokes), str(threads)],
@@ -121,7 +121,7 @@ class Writer:
     Args:
         keyboard: what is typed on.
         history: learns; None for no one.
-        messages: what is typed, again and again.
+        messages: what is typed, without end.
         seed: of thumbs and decisions.
 
     Attributes:
@@ -133,7 +133,7 @@ class Writer:
         self,
         keyboard: Keyboard,
         history: PersonalHistory | None,
-        messages: Sequence[str],
+        messages: Iterator[str],
         seed: int = 0,
     ) -> None:
         self.session = keyboard.session(history)
@@ -147,8 +147,8 @@ class Writer:
 
     def strokes(self) -> Iterator[Callable[[], None]]:
         """What each keystroke does, without end; each is to be called before the next one is asked for."""
-        for number in itertools.count():
-            for word in _PART.findall(self._messages[number % len(self._messages)]):
+        for number, message in enumerate(self._messages):
+            for word in _PART.findall(message):
                 before = self._text
                 yield from self._type(word)
                 chance = self._random.random()
@@ -208,7 +208,14 @@ class Writer:
         self._suggest("", None)
 
 
-def _measure(keyboard: Keyboard, folder: str, messages: list[str], keystrokes: int) -> None:
+def _read_again_and_again(file: TextIO) -> Iterator[str]:
+    """Messages of a file, a JSON string a line; none is held, so that their memory is not taken for the keyboard's."""
+    while True:
+        file.seek(0)
+        yield from map(json.loads, file)
+
+
+def _measure(keyboard: Keyboard, folder: str, messages: Iterator[str], keystrokes: int) -> None:
     """Prints a line a hundredth, and the figures of each tenth."""
     history = PersonalHistory(Path(folder) / "personal.tsv")
     writer, decoder = Writer(keyboard, history, messages), keyboard.decoder
@@ -254,7 +261,7 @@ def _resident_bytes() -> int:
 
 def _main(bundle_path: str, folder: str, keystrokes: str, threads: str) -> None:
     keyboard = Keyboard.open(bundle_path, threads=int(threads))
-    _measure(keyboard, folder, json.load(sys.stdin), int(keystrokes))
+    _measure(keyboard, folder, _read_again_and_again(sys.stdin), int(keystrokes))
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def test_whatever_the_writer_does_the_session_is_where_a_fresh_one_would_be(
     keyboard: Keyboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(typing_day, "_NOTE", 8)
-    writer = Writer(keyboard, None, sentences())
+    writer = Writer(keyboard, None, itertools.cycle(sentences()))
     for number, stroke in enumerate(itertools.islice(writer.strokes(), 1200)):
         stroke()
         if number % 100 == 99:
@@ -48,7 +48,7 @@ def test_whatever_the_writer_does_the_session_is_where_a_fresh_one_would_be(
 def test_a_writer_repeats_itself(keyboard: Keyboard) -> None:
     texts = []
     for _ in range(2):
-        writer = Writer(keyboard, PersonalHistory(), sentences(), seed=3)
+        writer = Writer(keyboard, PersonalHistory(), itertools.cycle(sentences()), seed=3)
         for stroke in itertools.islice(writer.strokes(), 300):
             stroke()
         texts.append(writer._text)
@@ -65,7 +65,7 @@ def test_a_long_session_holds_no_more_than_its_bounds(
     ):  # fmt: skip
         monkeypatch.setattr(module, name, value)
     history = PersonalHistory(tmp_path / "personal.tsv")
-    writer = Writer(keyboard, history, invented_messages(400))
+    writer = Writer(keyboard, history, itertools.cycle(invented_messages(400)))
     # Most letters left out: they leave nothing behind that words do not.
     monkeypatch.setattr(
         Writer,
@@ -123,7 +123,7 @@ def test_figures_are_of_ten_tenths(bundle_path: Path) -> None:
 def test_steps_are_those_the_model_made(bundle_path: Path) -> None:
     figures = measure_day(bundle_path, sentences(), keystrokes=100)
     keyboard = Keyboard.open(bundle_path)
-    writer, made = Writer(keyboard, PersonalHistory(), sentences()), list[int]()
+    writer, made = Writer(keyboard, PersonalHistory(), itertools.cycle(sentences())), list[int]()
     step = keyboard.decoder.step
 
     def counted(token, state):  # type: ignore[no-untyped-def]
