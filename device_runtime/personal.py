@@ -16,7 +16,7 @@ import os
 import re
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -88,7 +88,6 @@ class PersonalHistory:
         # What follows from the counts; None where it is to be found when asked for.
         self._seen: int | None
         self._frequent: list[str] | None
-        self._followed: tuple[str, dict[str, int]] | None  # a word and what followed it
         self._clear()
         if self._path is not None:
             with contextlib.suppress(OSError):  # whatever a crash left
@@ -114,18 +113,22 @@ class PersonalHistory:
             forms = self._counts.forms(word)
             return max(forms, key=lambda form: (forms[form], form != word, form))
 
-    def share(self, word: str, previous: str | None) -> float:
-        """Probability in [0, 1) that `word` is what the user writes after `previous`; both normalised."""
+    def shares(self, words: Iterable[str], previous: str | None) -> dict[str, float]:
+        """Of each word the probability in [0, 1) that it is what the user writes after `previous`; all normalised."""
         with self._lock:
-            count, before = self._counts.count(word), self._counts.count(previous or "")
-            if count < LEARNT_AFTER:
-                return 0.0
             if self._seen is None:
                 self._seen = self._counts.total(LEARNT_AFTER)
-            alone = count / (self._seen + _UNSEEN_WORDS)
-            pair = self._followers(previous).get(word, 0)
+            before = self._counts.count(previous or "")
             before = before if before >= LEARNT_AFTER else 0
-            return (pair + _UNSEEN_FOLLOWERS * alone) / (before + _UNSEEN_FOLLOWERS)
+            followers = self._followers(previous)
+            shares = {}
+            for word in words:
+                count = self._counts.count(word)
+                alone = count / (self._seen + _UNSEEN_WORDS)
+                share = followers.get(word, 0) + _UNSEEN_FOLLOWERS * alone
+                share /= before + _UNSEEN_FOLLOWERS
+                shares[word] = share if count >= LEARNT_AFTER else 0.0
+            return shares
 
     def likely_words(self, previous: str | None) -> list[str]:
         """Learnt words that followed `previous`, and the most frequent ones: a few dozen, in no order."""
@@ -213,13 +216,11 @@ class PersonalHistory:
         self.version += 1
 
     def _forget_conclusions(self) -> None:
-        self._seen = self._frequent = self._followed = None
+        self._seen = self._frequent = None
 
     def _followers(self, word: str | None) -> dict[str, int]:
-        """Words that followed this one, of the last one asked for at once."""
-        if self._followed is None or self._followed[0] != (word or ""):
-            self._followed = word or "", self._counts.followers(word or "", _PAIR_AFTER)
-        return self._followed[1]
+        """Words that followed this one often enough, and how often."""
+        return self._counts.followers(word or "", _PAIR_AFTER)
 
     def _unfinished(self) -> Path:
         """Where the file is written before it gets its name."""
