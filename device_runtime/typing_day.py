@@ -61,6 +61,8 @@ def measure_day(
           keystroke_p50_ms, keystroke_p99_ms: time that a keystroke took;
           cpu_p50_ms, cpu_p99_ms: of it on a processor, which other programs add little to;
           steps_mean, steps_p99, steps_max: model steps of a keystroke;
+          send_cpu_p50_ms: on a processor, of sending a message, which is none of these keystrokes: what stands in it is
+            learnt and written; None where none was sent;
           own_words: words learnt at its end;
         and `growth_bytes`, `second_half_growth_bytes`: of resident memory from the end of the first, and of the fifth
         tenth to that of the last; `keystrokes`, `sent` (messages) and `environment`.
@@ -221,20 +223,24 @@ def _measure(keyboard: Keyboard, folder: str, messages: Iterator[str], keystroke
     writer, decoder = Writer(keyboard, history, messages), keyboard.decoder
     strokes = writer.strokes()
     ends = [keystrokes * tenth // _TENTHS for tenth in range(_TENTHS + 1)]
-    # Milliseconds, those on a processor, steps. Written to now, so that it is no growth later.
-    costs = np.full((3, max(map(int.__sub__, ends[1:], ends))), -1.0)
+    # Milliseconds, those on a processor, steps, messages sent. Written to now, so that it is no growth later.
+    costs = np.full((4, max(map(int.__sub__, ends[1:], ends))), -1.0)
     for start, end in itertools.pairwise(ends):
         for at, stroke in zip(range(end - start), strokes, strict=False):
             steps, cpu_ns, wall_ns = decoder.steps, time.process_time_ns(), time.perf_counter_ns()
+            sent = writer.sent
             stroke()
             costs[:, at] = (
                 (time.perf_counter_ns() - wall_ns) / 1e6,
                 (time.process_time_ns() - cpu_ns) / 1e6,
                 decoder.steps - steps,
+                writer.sent - sent,
             )
             if (start + at + 1) % max(1, keystrokes // 100) == 0:
                 _tell(done=start + at + 1)
-        wall, cpu, made = costs[:, : end - start]
+        this = costs[:, : end - start]
+        wall, cpu, made, _ = this[:, this[3] == 0]
+        send = this[1, this[3] > 0]
         _tell(
             done=end,
             resident_bytes=_resident_bytes(),
@@ -246,6 +252,7 @@ def _measure(keyboard: Keyboard, folder: str, messages: Iterator[str], keystroke
             steps_p99=round(float(np.percentile(made, 99)), 3),
             steps_max=int(made.max()),
             own_words=len(history.learnt_words()),
+            send_cpu_p50_ms=round(float(np.median(send)), 3) if len(send) else None,
             sent=writer.sent,
         )
 

@@ -111,6 +111,7 @@ def test_figures_are_of_ten_tenths(bundle_path: Path) -> None:
     resident = by_tenth["resident_bytes"]
     assert all(10 * 2**20 < size < 150 * 2**20 for size in resident)
     assert resident[0] % os.sysconf("SC_PAGE_SIZE") == 0
+    assert figures["sent"] == 0 and figures["send_cpu_p50_ms"] == [None] * 10
     assert figures["growth_bytes"] == resident[9] - resident[0]
     assert figures["second_half_growth_bytes"] == resident[9] - resident[4]
     for mean, p99, most in zip(
