@@ -13,6 +13,8 @@ FORMS = 3
 MOST = 999_999_999
 """Counts end here."""
 
+_PART = 256  # places looked at together
+
 
 class Counts:
     """Counts of at most `words` words and `pairs` pairs of them; the least used of those seen longest ago makes room.
@@ -126,18 +128,18 @@ class Counts:
 
     def words(self, at_least: int) -> list[str]:
         """The words seen so often, the last seen last."""
-        wanted = self._word_counts >= at_least
-        return [self._texts[place] for place in _in_order(wanted, self._word_seen)]
+        parts = _in_order(self._word_counts >= at_least, self._word_seen)
+        return [self._texts[place] for part in parts for place in part.tolist()]
 
     def written(self) -> Iterator[tuple[str, int]]:
         """All words as they were written and how often, the last seen last."""
-        places = _in_order(self._word_counts > 0, self._word_seen)
-        for place, times in zip(places, self._word_counts[places].tolist(), strict=True):
-            forms = self._forms.get(place)
-            if forms is None:
-                yield self._texts[place], times
-            else:
-                yield from forms.items()
+        for part in _in_order(self._word_counts > 0, self._word_seen):
+            for place, times in zip(part.tolist(), self._word_counts[part].tolist(), strict=True):
+                forms = self._forms.get(place)
+                if forms is None:
+                    yield self._texts[place], times
+                else:
+                    yield from forms.items()
 
     def total(self, at_least: int) -> int:
         """Sum of the counts of the words seen so often."""
@@ -153,16 +155,19 @@ class Counts:
 
     def pairs(self) -> Iterator[tuple[str, str, int]]:
         """All pairs with their counts, the last seen last."""
-        order = _in_order(self._pair_counts > 0, self._pair_seen)
-        columns = (self._before[order], self._after[order], self._pair_counts[order])
         texts = self._texts
-        for before, after, times in zip(*(column.tolist() for column in columns), strict=True):
-            yield texts[before], texts[after], times
+        for part in _in_order(self._pair_counts > 0, self._pair_seen):
+            columns = (self._before[part], self._after[part], self._pair_counts[part])
+            for before, after, times in zip(*(column.tolist() for column in columns), strict=True):
+                yield texts[before], texts[after], times
 
 
-def _in_order(wanted: np.ndarray, seen: np.ndarray) -> list[int]:
+def _in_order(wanted: np.ndarray, seen: np.ndarray) -> Iterator[np.ndarray]:
+    """Places, the last seen last, some at a time: as Python's numbers, all of them would take a megabyte."""
     places = np.flatnonzero(wanted)
-    return places[np.argsort(seen[places])].tolist()
+    places = places[np.argsort(seen[places])]
+    for start in range(0, len(places), _PART):
+        yield places[start : start + _PART]
 
 
 def _least_used(counts: np.ndarray, seen: np.ndarray, often: int) -> int:
