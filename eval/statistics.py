@@ -334,7 +334,8 @@ def _widening(
         return float("inf")
     wide = math.sqrt(sum(part * stdtrit(freedom, tail) ** 2 for part, freedom in parts))
     freedom = variance**2 / sum(part**2 / freedom for part, freedom in parts)
-    half = (wide + 2 * math.sqrt(variance) * stdtrit(freedom, tail)) / 3
+    narrow = math.sqrt(variance) * float(stdtrit(freedom, tail))
+    half = (wide + 2 * narrow) / 3
     return half / (math.sqrt(of_users * (users - 1) / users) * float(ndtri((1 + LEVEL) / 2)))
 
 

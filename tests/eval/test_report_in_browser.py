@@ -16,6 +16,7 @@ from tests.eval.test_memorisation_page import FIGURES
 from tests.eval.test_report import STUDY, STUDY_PAGE, WHOLE
 from tests.eval.test_report_insight import INSIGHT
 from tests.scripts.run_folders import write_run
+from tests.scripts.test_kebbie_command import build_scores
 
 pytest.importorskip("playwright.sync_api", reason="./scripts/setup browser")
 from playwright.sync_api import Browser, Page, Request
@@ -37,7 +38,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "study": render_study(STUDY, **STUDY_PAGE),
         "memorisation": render_memorisation(FIGURES),
     }
-    paths = {"report": write_report(WHOLE | INSIGHT, folder)}
+    kebbie = build_scores(web="0", synthetic="1").model_dump(mode="json")
+    paths = {"report": write_report(WHOLE | INSIGHT | {"kebbie": kebbie}, folder)}
     for name, content in contents.items():
         paths[name] = folder / f"{name}.html"
         paths[name].write_text(content, "utf-8")
