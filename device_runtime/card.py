@@ -1,7 +1,8 @@
 """The model card of a keyboard: what it is, what it learned from and with what privacy, what it is not for."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 NOT_MEASURED = "not measured"
@@ -33,14 +34,39 @@ _CAVEATS = (
     "Measured on a few hundred people of one population; another population needs its own measurement.",
     "Text that a language model wrote may repeat what that model had read.",
 )
+_PRIVACY_HEADER = ("privacy, unit one device", "honest: this run", "projected: not run")
+_PRIVACY_MEANING = (
+    "Differential privacy (zCDP rho; epsilon at delta) of the federated training, of everything released from the"
+    " devices together.",
+    "The honest figures are of the simulated devices that this model learned from; an epsilon above 10 is no"
+    " protection worth the name.",
+    "The projected ones are arithmetic: the same rounds and noise per cohort, at a production cohort and population.",
+)
 
 
-def describe_model(facts: Mapping[str, Any]) -> str:
-    """The model card as Markdown, under the headings of Mitchell et al. 2019 ("Model Cards for Model Reporting").
+@dataclass(frozen=True)
+class Table:
+    """Rows of JSON values as the manifest has them; the header is empty where a row is a name and its value."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """One heading of the card, its tables and then its sentences, without markup and not yet escaped."""
+
+    title: str
+    tables: tuple[Table, ...] = ()
+    sentences: tuple[str, ...] = ()
+
+
+def list_sections(facts: Mapping[str, Any]) -> list[Section]:
+    """The model card under the headings of Mitchell et al. 2019 ("Model Cards for Model Reporting").
 
     Args:
         facts: of a bundle's manifest, those of `bundle.FACTS`. Of `training`, the keys that an export writes are
-            explained, and others are listed as they are. Their text cannot mark anything up.
+            explained, and others are listed as they are.
     """
     training = facts["training"]
     shapes = facts["state_shapes"]
@@ -56,40 +82,50 @@ def describe_model(facts: Mapping[str, Any]) -> str:
         ("seed", training.get("seed")),
     ]
     explained = {"parameters", "arm", "step", "seed", "privacy", "accuracy"}
-    read = [(name, value) for name, value in training.items() if name not in explained]
+    read = [(_spell(name), value) for name, value in training.items() if name not in explained]
     licences = [(f"licence of {name}", value) for name, value in facts["licences"].items()]
-    sections = [
-        ("Model details", [*_table(details), "", *_table(licences)]),
-        ("Intended use", _bullets(_INTENDED_USE)),
-        ("Factors", _bullets(_FACTORS)),
-        ("Metrics", _bullets(_METRICS)),
-        ("Evaluation data", _describe_evaluation(training.get("accuracy"))),
-        ("Training data", [*_table(read), "", *_describe_privacy(training.get("privacy"))]),
-        ("Quantitative analyses", _describe_accuracy(training.get("accuracy"))),
-        ("Ethical considerations", _bullets(_ETHICS)),
-        ("Caveats and recommendations", _bullets(_CAVEATS)),
+    privacy, unprotected = _describe_privacy(training.get("privacy"))
+    accuracy, unmeasured = _describe_accuracy(training.get("accuracy"))
+    return [
+        Section("Model details", (Table((), tuple(details)), Table((), tuple(licences)))),
+        Section("Intended use", sentences=_INTENDED_USE),
+        Section("Factors", sentences=_FACTORS),
+        Section("Metrics", sentences=_METRICS),
+        Section("Evaluation data", sentences=_describe_evaluation(training.get("accuracy"))),
+        Section("Training data", (Table((), tuple(read)), *privacy), unprotected),
+        Section("Quantitative analyses", accuracy, unmeasured),
+        Section("Ethical considerations", sentences=_ETHICS),
+        Section("Caveats and recommendations", sentences=_CAVEATS),
     ]
-    parts = ["# Model card", *("\n".join([f"## {title}", "", *body]) for title, body in sections)]
-    return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
 
-def _describe_evaluation(accuracy: Any) -> list[str]:
+def describe_model(facts: Mapping[str, Any]) -> str:
+    """The card of `list_sections` as Markdown; the facts' text cannot mark anything up."""
+    parts = ["# Model card"]
+    for section in list_sections(facts):
+        blocks = [_write_table(table) for table in section.tables]
+        blocks += ["\n".join(f"* {_escape(x)}" for x in section.sentences)]
+        parts += [f"## {section.title}", *filter(None, blocks)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _describe_evaluation(accuracy: Any) -> tuple[str, ...]:
     if not isinstance(accuracy, Mapping):
-        return [f"None when it was exported: accuracy {NOT_MEASURED}."]
-    return [f"Messages of {_text(accuracy.get('users'))} {_text(accuracy.get('people'))}."]
+        return (f"None when it was exported: accuracy {NOT_MEASURED}.",)
+    return (f"Messages of {_write(accuracy.get('users'))} {_write(accuracy.get('people'))}.",)
 
 
-def _describe_accuracy(accuracy: Any) -> list[str]:
+def _describe_accuracy(accuracy: Any) -> tuple[tuple[Table, ...], tuple[str, ...]]:
     if not isinstance(accuracy, Mapping):
-        return [f"{NOT_MEASURED.capitalize()}; the run's report measures it on other people."]
-    names = ("top1", "low", "high")
-    return _table((name, accuracy.get(name)) for name in names)
+        return (), (f"{NOT_MEASURED.capitalize()}; the run's report measures it on other people.",)
+    rows = tuple((name, accuracy.get(name)) for name in ("top1", "low", "high"))
+    return (Table((), rows),), ()
 
 
-def _describe_privacy(privacy: Any) -> list[str]:
+def _describe_privacy(privacy: Any) -> tuple[tuple[Table, ...], tuple[str, ...]]:
     """What the training releases of one device: as it was run, and as it would be in production."""
     if not isinstance(privacy, Mapping):
-        return ["No federated training, so no privacy figures of it."]
+        return (), ("No federated training, so no privacy figures of it.",)
     projected = privacy.get("projected")
     projected = projected if isinstance(projected, Mapping) else {}
     names = (
@@ -102,35 +138,25 @@ def _describe_privacy(privacy: Any) -> list[str]:
         "cohort",
         "population",
     )
-    lines = [
-        "| privacy, unit one device | honest: this run | projected: not run |",
-        "| --- | --- | --- |",
-    ]
-    lines += [
-        f"| {_text(name.replace('_', ' '))} | {_text(privacy.get(name))} | {_text(projected.get(name))} |"
-        for name in names
-    ]
-    return [
-        *lines,
-        "",
-        "Differential privacy (zCDP rho; epsilon at delta) of the federated training, of everything released from the"
-        " devices together. The honest figures are of the simulated devices that this model learned from; an epsilon"
-        " above 10 is no protection worth the name. The projected ones are arithmetic: the same rounds and noise per"
-        " cohort, at a production cohort and population.",
-    ]
+    rows = tuple((_spell(name), privacy.get(name), projected.get(name)) for name in names)
+    return (Table(_PRIVACY_HEADER, rows),), _PRIVACY_MEANING
 
 
-def _bullets(sentences: Iterable[str]) -> list[str]:
-    return [f"* {sentence}" for sentence in sentences]
+def _spell(name: str) -> str:
+    return name.replace("_", " ")
 
 
-def _table(rows: Iterable[tuple[str, Any]]) -> list[str]:
-    lines = [f"| {_text(name.replace('_', ' '))} | {_text(value)} |" for name, value in rows]
-    return ["| | |", "| --- | --- |", *lines] if lines else ["None given."]
+def _write_table(table: Table) -> str:
+    if not table.rows:
+        return "None given."
+    header = table.header or ("",) * len(table.rows[0])
+    lines = [header, ("---",) * len(header)]
+    lines += [tuple(_escape(_write(cell)) for cell in row) for row in table.rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _text(value: Any) -> str:
-    """A value in one line that Markdown and HTML take literally."""
+def _write(value: Any) -> str:
+    """A value in one line."""
     if value is None:
         return NOT_MEASURED
     if isinstance(value, bool):
@@ -140,4 +166,9 @@ def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=True)
-    return " ".join(text.encode("utf-8", "replace").decode().split()).translate(_MARKUP)
+    return " ".join(text.encode("utf-8", "replace").decode().split())
+
+
+def _escape(text: str) -> str:
+    """Text that Markdown and HTML take literally."""
+    return text.translate(_MARKUP)

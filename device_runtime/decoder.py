@@ -80,6 +80,7 @@ class Decoder:
     Attributes:
         vocabulary_size: V.
         state_shapes: {"h": (1, P), "c": (1, H)}.
+        steps: model steps made so far.
 
     Raises:
         ValueError: `model` is no TFLite model or has no such signature.
@@ -119,6 +120,7 @@ class Decoder:
             )
         self.vocabulary_size = pieces
         self.state_shapes = {"h": (1, units), "c": (1, cells)}
+        self.steps = 0
         self._lock = threading.Lock()
 
     def start(self, token: int) -> DecoderState:
@@ -134,6 +136,7 @@ class Decoder:
         if not 0 <= token < self.vocabulary_size:
             raise ValueError(f"token must be in [0, {self.vocabulary_size}), not {token}")
         with self._lock:
+            self.steps += 1
             out = self._step(token=np.array([token], np.int32), h=h, c=c)
         logits = out["logits"][0]
         logits -= logits.max()

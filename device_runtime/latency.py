@@ -16,6 +16,7 @@ import numpy as np
 from device_runtime.bundle import MANIFEST, open_bundle
 from device_runtime.decoder import Interpreter
 from device_runtime.keyboard import Keyboard
+from device_runtime.layouts import Layout
 from device_runtime.tokenizer import is_one_word
 from device_runtime.touch import OFFSET_MM, SIGMA_MM
 from device_runtime.typed_text import MESSAGES
@@ -157,21 +158,23 @@ def _read_line(path: str) -> str | None:
         return None
 
 
+def child_environment() -> dict[str, str]:
+    """Of a measuring process: it imports the same device runtime."""
+    paths = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "PYTHONPATH": paths}
+
+
 def _run_child(
     bundle_path: Path, keystrokes: int, warm_up: int, threads: int
 ) -> tuple[float, dict[str, Any]]:
     """Cold start in ms, and the figures the process prints after it (none if `keystrokes` is 0)."""
     command = [sys.executable, "-m", "device_runtime.latency", str(bundle_path)]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")]),
-    }
     start = time.perf_counter()
     with subprocess.Popen(
         [*command, *map(str, (keystrokes, warm_up, threads))],
         stdout=subprocess.PIPE,
         text=True,
-        env=environment,
+        env=child_environment(),
     ) as process:
         assert process.stdout is not None
         first = process.stdout.readline()
@@ -238,7 +241,7 @@ class _Typist:
         session = self._session
         session.reset()
         for word in message.split():
-            typed, touches = self._touch(word, random)
+            typed, touches = simulate_touches(self._layout, word, random)
             if is_one_word(word):
                 for end in range(1, len(typed) + 1):
                     with self.keystrokes:
@@ -252,23 +255,24 @@ class _Typist:
                 with self.lists:
                     session.suggest()
 
-    def _touch(
-        self, word: str, random: np.random.Generator
-    ) -> tuple[str, list[tuple[float, float] | None]]:
-        """Letters as touched, and where; what has no key on the page of letters is typed as it is."""
-        typed, touches = "", list[tuple[float, float] | None]()
-        for character in word:
-            key = self._layout.key_index(character)
-            point = None
-            if key >= 0:
-                x, y = self._layout.centres_mm[key] + random.normal(OFFSET_MM, SIGMA_MM)
-                point = (float(x), float(y))
-                character = self._layout.keys[
-                    int(self._layout.nearest_key(np.array([point], np.float64))[0])
-                ]
-            typed += character
-            touches.append(point)
-        return typed, touches
+
+def simulate_touches(
+    layout: Layout, word: str, random: np.random.Generator
+) -> tuple[str, list[tuple[float, float] | None]]:
+    """Letters as touched, and where in mm; what has no key on the page of letters is typed as it is."""
+    typed, touches = "", list[tuple[float, float] | None]()
+    for character in word:
+        key = layout.key_index(character)
+        point = None
+        if key >= 0:
+            x, y = layout.centres_mm[key] + random.normal(OFFSET_MM, SIGMA_MM)
+            point = (float(x), float(y))
+            nearest = int(layout.nearest_key(np.array([point], np.float64))[0])
+            capital = character.isupper()
+            character = layout.keys[nearest].upper() if capital else layout.keys[nearest]
+        typed += character
+        touches.append(point)
+    return typed, touches
 
 
 def _peak_rss_bytes() -> int:

@@ -119,9 +119,9 @@ class OwnWords:
         count: int,
     ) -> list[tuple[str, float]]:
         """The best `count`; a word without a likelihood is no own one that fits."""
-        mixed = []
+        mixed, shares = [], self._history.shares(likelihoods, previous)
         for word, score in scores.items():
-            share = self._history.share(word, previous) if word in likelihoods else 0.0
+            share = shares.get(word, 0.0)
             own = _LOG_SHARE + math.log(share) + likelihoods[word] if share else -math.inf
             mixed.append((word, float(np.logaddexp(_LOG_OTHERS + score, own))))
         possible = [pair for pair in mixed if pair[1] > -math.inf]

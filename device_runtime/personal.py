@@ -16,10 +16,11 @@ import os
 import re
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from device_runtime.counts import FORMS, WORD_BYTES, Counts
 from device_runtime.tokenizer import is_one_word
 from device_runtime.words import normalize
 
@@ -27,10 +28,11 @@ LEARNT_AFTER = 3
 """Times a word must have been seen to count for anything."""
 
 WORDS, PAIRS = 5_000, 10_000
-"""Most words and pairs kept: those seen longest ago go first."""
+"""Most words and pairs kept; which ones make room is told in `Counts`."""
 
 _HEADER = "# keyfed personal words 1"
-_MOST_BYTES = 2**21
+# The largest file that is written: every line at its longest, with a tab or blank, nine digits and a line feed.
+_MOST_BYTES = len(_HEADER) + 1 + WORDS * FORMS * (WORD_BYTES + 11) + PAIRS * (2 * WORD_BYTES + 12)
 _PAIR_AFTER = 2  # times a pair must have been seen
 # Shares of a user's own words are of what was seen and so much more, so that the first ones do not weigh too much.
 # Tuned on validation users of a quick run.
@@ -83,7 +85,9 @@ class PersonalHistory:
         self._messages: weakref.WeakSet[Sights] = weakref.WeakSet()
         self._stamp: tuple[int, int, int] | None = None
         self.version = 0
-        self._frequent: list[str]
+        # What follows from the counts; None where it is to be found when asked for.
+        self._seen: int | None
+        self._frequent: list[str] | None
         self._clear()
         if self._path is not None:
             with contextlib.suppress(OSError):  # whatever a crash left
@@ -94,39 +98,48 @@ class PersonalHistory:
     def learnt_words(self) -> list[str]:
         """All words, normalised, that were seen often enough to count."""
         with self._lock:
-            return list(self._learnt)
+            return self._counts.words(LEARNT_AFTER)
 
     def is_learnt(self, word: str) -> bool:
         """Whether `word`, normalised, is one of them."""
-        return word in self._learnt
+        with self._lock:
+            return self._counts.count(word) >= LEARNT_AFTER
 
     def form(self, word: str) -> str | None:
         """How the user mostly writes a learnt word; None for others."""
         with self._lock:
-            if word not in self._learnt:
+            if not self.is_learnt(word):
                 return None
-            forms = self._words[word]
+            forms = self._counts.forms(word)
             return max(forms, key=lambda form: (forms[form], form != word, form))
 
-    def share(self, word: str, previous: str | None) -> float:
-        """Probability in [0, 1) that `word` is what the user writes after `previous`; both normalised."""
+    def shares(self, words: Iterable[str], previous: str | None) -> dict[str, float]:
+        """Of each word the probability in [0, 1) that it is what the user writes after `previous`; all normalised."""
         with self._lock:
-            if word not in self._learnt:
-                return 0.0
-            alone = self._learnt[word] / (self._seen + _UNSEEN_WORDS)
-            pair = self._followers.get(previous or "", {}).get(word, 0)
-            before = self._learnt.get(previous or "", 0)
-            return (pair + _UNSEEN_FOLLOWERS * alone) / (before + _UNSEEN_FOLLOWERS)
+            if self._seen is None:
+                self._seen = self._counts.total(LEARNT_AFTER)
+            before = self._counts.count(previous or "")
+            before = before if before >= LEARNT_AFTER else 0
+            followers = self._followers(previous)
+            shares = {}
+            for word in words:
+                count = self._counts.count(word)
+                alone = count / (self._seen + _UNSEEN_WORDS)
+                share = followers.get(word, 0) + _UNSEEN_FOLLOWERS * alone
+                share /= before + _UNSEEN_FOLLOWERS
+                shares[word] = share if count >= LEARNT_AFTER else 0.0
+            return shares
 
     def likely_words(self, previous: str | None) -> list[str]:
         """Learnt words that followed `previous`, and the most frequent ones: a few dozen, in no order."""
         with self._lock:
-            if not self._frequent:
-                top = heapq.nsmallest(_MOST_LIKELY, self._learnt.items(), _by_count)
+            if self._frequent is None:
+                counts = [(word, self._counts.count(word)) for word in self.learnt_words()]
+                top = heapq.nsmallest(_MOST_LIKELY, counts, _by_count)
                 self._frequent = [word for word, _ in top]
-            followers = self._followers.get(previous or "", {})
+            followers = self._followers(previous)
             likely = heapq.nsmallest(_MOST_LIKELY, followers.items(), _by_count)
-            words = [word for word, _ in likely if word in self._learnt]
+            words = [word for word, _ in likely if self.is_learnt(word)]
             return list(dict.fromkeys(words + self._frequent))
 
     def begin_message(self) -> "Sights":
@@ -145,9 +158,12 @@ class PersonalHistory:
         with self._lock:
             is_current = self._try(self._refresh)
             for sight in sights:
-                self._count_word(sight.word, sight.form, 1)
+                was_learnt = self.is_learnt(sight.word)
+                self._counts.see(sight.word, sight.form)
+                self.version += self.is_learnt(sight.word) and not was_learnt
                 if sight.previous is not None:
-                    self._count_pair(sight.previous, sight.word, 1)
+                    self._counts.see_pair(sight.previous, sight.word)
+            self._forget_conclusions()
             if is_current:
                 self._try(self._write)
 
@@ -162,15 +178,9 @@ class PersonalHistory:
             self._refresh()
             for message in self._messages:
                 message.remove(word)
-            words, pairs = self._words, self._pairs
-            self._clear()
-            for other, forms in words.items():
-                for form, count in forms.items():
-                    if other != word:
-                        self._count_word(other, form, count)
-            for pair, count in pairs.items():
-                if word not in pair:
-                    self._count_pair(*pair, count)
+            self._counts.remove(word)
+            self._forget_conclusions()
+            self.version += 1
             self._write()
 
     def forget_all(self) -> None:
@@ -191,48 +201,26 @@ class PersonalHistory:
     def export(self) -> str:
         """All of it as text, in the file's format."""
         with self._lock:
-            lines = [f"{form}\t{n}" for forms in self._words.values() for form, n in forms.items()]
-            lines += [f"{a} {b}\t{n}" for (a, b), n in self._pairs.items()]
-            return "\n".join([_HEADER, *lines, ""])
+            return "".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        yield f"{_HEADER}\n"
+        for form, times in self._counts.written():
+            yield f"{form}\t{times}\n"
+        for before, after, times in self._counts.pairs():
+            yield f"{before} {after}\t{times}\n"
 
     def _clear(self) -> None:
-        # Counts by word and form, and by pair; the last seen last.
-        self._words: dict[str, dict[str, int]] = {}
-        self._pairs: dict[tuple[str, str], int] = {}
-        # What follows from them.
-        self._learnt: dict[str, int] = {}
-        self._seen = 0
-        self._followers: dict[str, dict[str, int]] = {}
-        self._frequent = []  # found when asked for
+        self._counts = Counts(WORDS, PAIRS, LEARNT_AFTER, _PAIR_AFTER)
+        self._forget_conclusions()
         self.version += 1
 
-    def _count_word(self, word: str, form: str, times: int) -> None:
-        forms = self._words.pop(word, {})
-        forms[form] = forms.get(form, 0) + times
-        self._words[word] = forms
-        total = sum(forms.values())
-        if total >= LEARNT_AFTER:
-            self.version += word not in self._learnt
-            self._seen += total - self._learnt.get(word, 0)
-            self._learnt[word] = total
-            self._frequent = []
-        if len(self._words) > WORDS:
-            oldest = next(iter(self._words))
-            del self._words[oldest]
-            self._seen -= self._learnt.pop(oldest, 0)
+    def _forget_conclusions(self) -> None:
+        self._seen = self._frequent = None
 
-    def _count_pair(self, before: str, after: str, times: int) -> None:
-        total = self._pairs.pop((before, after), 0) + times
-        self._pairs[before, after] = total
-        if total >= _PAIR_AFTER:
-            self._followers.setdefault(before, {})[after] = total
-        if len(self._pairs) > PAIRS:
-            oldest = next(iter(self._pairs))
-            del self._pairs[oldest]
-            followers = self._followers.get(oldest[0], {})
-            followers.pop(oldest[1], None)
-            if not followers:
-                self._followers.pop(oldest[0], None)
+    def _followers(self, word: str | None) -> dict[str, int]:
+        """Words that followed this one often enough, and how often."""
+        return self._counts.followers(word or "", _PAIR_AFTER)
 
     def _unfinished(self) -> Path:
         """Where the file is written before it gets its name."""
@@ -258,9 +246,8 @@ class PersonalHistory:
         words, pairs = _read(self._path) if stamp else ([], [])
         self._clear()
         for word, form, count in words:
-            self._count_word(word, form, count)
-        for pair, count in pairs:
-            self._count_pair(*pair, count)
+            self._counts.see(word, form, count)
+        self._counts.load_pairs(pairs)
         self._stamp = stamp
 
     def _write(self) -> None:
@@ -272,7 +259,7 @@ class PersonalHistory:
             new.unlink(missing_ok=True)
             descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with open(descriptor, "w", encoding="utf-8", newline="\n") as file:
-                file.write(self.export())
+                file.writelines(self._lines())
             os.replace(new, self._path)
         except OSError as error:
             raise OSError(f"{self._path.name}: cannot be written ({error.strerror})") from error
@@ -337,7 +324,7 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
 
 def _read(
     path: Path,
-) -> tuple[list[tuple[str, str, int]], list[tuple[tuple[str, str], int]]]:
+) -> tuple[list[tuple[str, str, int]], list[tuple[str, str, int]]]:
     """Words with forms, and pairs, with their counts as the file has them; it is made its owner's alone."""
     try:
         with path.open("rb") as file:
@@ -364,14 +351,16 @@ def _read(
             continue
         parts = [normalize(part) for part in form.split(" ")]
         count = int(times) if re.fullmatch("[0-9]{1,9}", times) else 0
-        if count < 1 or len(parts) > 2 or not all(map(is_one_word, parts)):
+        too_long = any(len(text.encode()) > WORD_BYTES for text in (*parts, *form.split(" ")))
+        if count < 1 or len(parts) > 2 or too_long or not all(map(is_one_word, parts)):
             raise PersonalError(
-                f"{path.name}: line {number}: write one word or two, a tab and how often, or delete the line"
+                f"{path.name}: line {number}: write one word or two of at most {WORD_BYTES} bytes, a tab and how "
+                "often, or delete the line"
             )
         if len(parts) == 1:
             words.append((parts[0], form, count))
         else:
-            pairs.append(((parts[0], parts[1]), count))
+            pairs.append((parts[0], parts[1], count))
     return words, pairs
 
 

@@ -54,15 +54,12 @@ class WordTouches:
         self._layout = layout
         self._lengths = np.array([len(word) for word in self.words], np.intp)
         self._first_of_length = np.searchsorted(self._lengths, np.arange(MOST_LETTERS + 3))
-        codes = np.zeros((len(self.words), MOST_LETTERS + 2), np.uint32)
-        codes[np.arange(codes.shape[1]) < self._lengths[:, None]] = np.frombuffer(
-            "".join(self.words).encode("utf-32-le"), np.uint32
-        )
-        self._symbols = np.unique(codes[codes > 0])
+        codes = np.frombuffer("".join(self.words).encode("utf-32-le"), np.uint32)
+        self._symbols = np.unique(codes)
         # [position, word]: 0 after the word's end, else 1 + index of the symbol.
-        self._letters = np.where(codes, np.searchsorted(self._symbols, codes) + 1, 0).T.astype(
-            np.uint16, order="C"
-        )
+        self._letters = np.zeros((MOST_LETTERS + 2, len(self.words)), np.uint16)
+        within = np.arange(len(self._letters)) < self._lengths[:, None]
+        self._letters.T[within] = np.searchsorted(self._symbols, codes) + 1
         self._keys = layout.key_indices(self._symbols.astype(np.int64))
         aimed = layout.touch_probabilities(SIGMA_MM, OFFSET_MM)
         self._aims_of_key = (aimed / aimed.sum(axis=0)).T

@@ -254,6 +254,9 @@ def compose(parts: Sequence[PrivacyGuarantee]) -> ComposedGuarantee:
     if len(deltas) != 1:
         raise ValueError(f"guarantees to compose have the deltas {sorted(deltas)}, give one")
     delta = deltas.pop()
+    if len(parts) == 1:
+        [part] = parts
+        return ComposedGuarantee((part,), part.rho, part.epsilon, part.epsilon_rdp, delta)
     rhos = [part.rho for part in parts if part.rho is not None]
     if any(isinstance(part.strategy, Skellam) for part in parts):
         divergences = np.sum([part.divergences() for part in parts], axis=0)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scripts.progress import show_progress
+from scripts.run_facts import AUDIT
+from scripts.stages import recorded_settings
 from scripts.training import build_store, open_devices, quieten_tensorflow
 
 if TYPE_CHECKING:
@@ -21,6 +23,17 @@ PLANTINGS = ((1, 1), (1, 16), (16, 1), (16, 4))
 
 _NO_NOISE = 1e-6  # the least that a mechanism takes
 _LOSS_MESSAGES = 2_000
+
+
+def choose_folder(run: "Run", arm: str) -> Path:
+    """Where the stages of an audit lie: the run's folder, or one below it if the run is of another configuration."""
+    from scripts.pipeline import list_needed
+
+    for stage in list_needed(run.pretrained(arm)):
+        settings = json.loads(json.dumps(stage.settings))
+        if recorded_settings(run.out / stage.name) not in (None, settings):
+            return run.out / AUDIT / Path(run.preset).stem
+    return run.out
 
 
 def audit_runs(
@@ -146,19 +159,37 @@ def measure_memorisation(run: "Run", arm: str) -> dict[str, Any]:
     }
 
 
-def write_memorisation(figures: dict[str, Any], folder: Path) -> Path:
-    """Writes memorisation.json and memorisation.html, each whole or not at all, and returns the page's path."""
+def write_audits(
+    audits: list[dict[str, Any]], run: "Run", arm: str, noise: bool, out: Path
+) -> None:
+    """Writes what `audit_runs` found for the report: canaries.json, or canaries_without_noise.json."""
+    federated = run.config.federated
+    figures = {
+        "preset": Path(run.preset).stem,
+        "arm": arm,
+        **federated.model_dump(include={"rounds", "cohort", "noise_multiplier"}),
+        "audits": audits,
+    }
+    name = "canaries.json" if noise else "canaries_without_noise.json"
+    _write(out / AUDIT / name, json.dumps(figures, indent=1))
+
+
+def write_memorisation(figures: dict[str, Any], out: Path) -> Path:
+    """Writes memorisation.json and memorisation.html below a run's folder, and returns the page's path."""
     from eval.report.memorisation import render_memorisation
 
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in (
-        ("memorisation.json", json.dumps(figures, indent=1)),
-        ("memorisation.html", render_memorisation(figures)),
-    ):
-        temporary = folder / f".{name}"
-        temporary.write_text(content, "utf-8")
-        temporary.rename(folder / name)
-    return folder / "memorisation.html"
+    _write(out / AUDIT / "memorisation.json", json.dumps(figures, indent=1))
+    page = out / AUDIT / "memorisation.html"
+    _write(page, render_memorisation(figures))
+    return page
+
+
+def _write(path: Path, content: str) -> None:
+    """Whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text(content, "utf-8")
+    temporary.rename(path)
 
 
 def _summarise(exposures: np.ndarray) -> dict[str, Any]:

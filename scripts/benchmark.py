@@ -28,7 +28,7 @@ from eval.benchmark import (
 from eval.targets import EvaluationVocabulary, find_targets
 from scripts.pipeline import Run
 from scripts.progress import show_progress
-from scripts.rivals import NgramRival, bundle_stage, float_stage, measure_bundle_bytes
+from scripts.rivals import FOLDER, NgramRival, bundle_stage, float_stage, measure_bundle_bytes
 from scripts.stages import Stage
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def benchmark_stage(
         *("device_runtime", "scripts/benchmark.py"),
     )
     build = functools.partial(_build_table, run, protocol, ngrams, rivals, bundle)
-    return Stage("benchmark/table", settings, rooms, (*arms, *rivals.values()), build)
+    return Stage(f"{FOLDER}/table", settings, rooms, (*arms, *rivals.values()), build)
 
 
 def read_benchmark(run: Run) -> dict[str, Any] | None:

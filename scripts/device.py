@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -142,8 +142,10 @@ def _open_keyboards(
 
 def bench_device(
     bundle: Annotated[Path, typer.Option(help="Keyboard bundle, a folder.")],
-    keystrokes: Annotated[int, typer.Option(min=1, help="Timed ones.")] = 2_000,
-    warm_up: Annotated[int, typer.Option(min=0, help="Untimed ones before.")] = 200,
+    keystrokes: Annotated[
+        int | None, typer.Option(min=1, help="Timed ones.  [default: 2000; of a day 200000]")
+    ] = None,
+    warm_up: Annotated[int, typer.Option(min=0, help="Untimed ones before; a day has none.")] = 200,
     threads: Annotated[int, typer.Option(min=1, help="Of the interpreter.")] = 1,
     against_fused: Annotated[
         bool,
@@ -152,13 +154,26 @@ def bench_device(
             help="Also in turns with a fused LSTM that reads the context anew for each word (needs TensorFlow).",
         ),
     ] = False,
+    day: Annotated[
+        bool,
+        typer.Option(
+            "--day",
+            help="Instead, a day's typing of our language-model chats in one session: memory and time, tenth by tenth.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """A bundle's latency, cold start, memory and bytes on this machine, typing a fixed text."""
-    from device_runtime.latency import measure_latency
     from scripts.synthesize import print_figures
 
-    figures = measure_latency(bundle, keystrokes, warm_up, threads).figures()
+    if day:
+        if against_fused:
+            raise ValueError("give --day or --against-fused, not both")
+        print_figures(_measure_day(bundle, keystrokes, threads), as_json)
+        return
+    from device_runtime.latency import measure_latency
+
+    figures = measure_latency(bundle, keystrokes or 2_000, warm_up, threads).figures()
     if against_fused:
         from scripts.training import quieten_tensorflow
 
@@ -167,3 +182,15 @@ def bench_device(
 
         figures |= race_fused(bundle, _RACE_WORDS)
     print_figures(figures, as_json)
+
+
+def _measure_day(bundle: Path, keystrokes: int | None, threads: int) -> dict[str, Any]:
+    """A day of the committed chats typed on the bundle; shows how far it is."""
+    from device_runtime.typing_day import KEYSTROKES, measure_day
+    from scripts.progress import show_progress
+    from synthetic_text.llm_chats import load_llm_chats
+
+    messages = [message.text for message in load_llm_chats()]
+    total = keystrokes or KEYSTROKES
+    with show_progress("keystrokes", total) as advance:
+        return measure_day(bundle, messages, total, threads, advance)

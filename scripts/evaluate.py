@@ -97,6 +97,25 @@ def evaluate(
             print(f"{name:27} {figure:,}")
 
 
+def bench_evaluate(
+    bundle: Annotated[Path, typer.Option(help="Keyboard bundle, a folder.")],
+    words: Annotated[int, typer.Option(min=1, help="To score; rounded up to whole users.")] = (
+        50_000
+    ),
+    processes: Annotated[int, typer.Option(min=1, help="That score users side by side.")] = (
+        os.cpu_count() or 1
+    ),
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object on standard output.")
+    ] = False,
+) -> None:
+    """Words a minute that `keyfed evaluate` scores, and next-word accuracy alone, on a fixed text."""
+    from scripts.evaluation_speed import measure_evaluation_speed
+    from scripts.synthesize import print_figures
+
+    print_figures(measure_evaluation_speed(bundle, words, processes), as_json)
+
+
 def score_person(
     keyboard: "Keyboard",
     person: tuple[int, list[str]],

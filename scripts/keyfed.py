@@ -25,9 +25,11 @@ from scripts.device import (
     suggest,
     type_message,
 )
-from scripts.evaluate import evaluate
+from scripts.evaluate import bench_evaluate, evaluate
 from scripts.fleet import fleet
+from scripts.kebbie import kebbie
 from scripts.plan import plan
+from scripts.report import report
 from scripts.synthesize import print_figures, synthesize
 
 if TYPE_CHECKING:
@@ -48,12 +50,15 @@ app.command()(mechanisms)
 app.command()(plan)
 app.command()(compare)
 app.command()(evaluate)
+app.command()(kebbie)
+app.command()(report)
 app.command()(suggest)
 app.command()(install)
 app.command()(rollback)
 app.command()(keyboard)
 app.command("type")(type_message)
 bench.command("device")(bench_device)
+bench.command("evaluate")(bench_evaluate)
 
 Preset = Annotated[str, typer.Option(help="quick, full, gboard, loop, test, or a YAML file.")]
 Out = Annotated[
@@ -151,18 +156,31 @@ def audit(
     ] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Canaries in federated runs against their ledgers; exit code 1 if they contradict one."""
-    _run_stage(out, preset, False, lambda run: run.pretrained(_check_arm(arm)))
-    from scripts.audit import audit_runs, measure_memorisation, print_audits, write_memorisation
+    """Canaries in federated runs against their ledgers, for the next report too; exit code 1 if they contradict one."""
     from scripts.config import load_config
+
+    _check_arm(arm)
+    config = load_config(preset)
+    _isolate(config)
+    from scripts.audit import (
+        audit_runs,
+        choose_folder,
+        measure_memorisation,
+        print_audits,
+        write_audits,
+        write_memorisation,
+    )
     from scripts.pipeline import Run
 
-    run = Run(out, load_config(preset), preset)
+    folder = choose_folder(Run(out, config, preset), arm)
+    _run_stage(folder, preset, False, lambda run: run.pretrained(arm))
+    run = Run(folder, config, preset)
     figures: dict[str, Any] = {"audits": audit_runs(run, arm, canaries, seeds, remove_noise)}
+    write_audits(figures["audits"], run, arm, not remove_noise, out)
     page = None
     if memorisation:
         figures["memorisation"] = measure_memorisation(run, arm)
-        page = write_memorisation(figures["memorisation"], out / "audit")
+        page = write_memorisation(figures["memorisation"], out)
     print(json.dumps(figures)) if as_json else print_audits(figures, page)
     violated = [audit for audit in figures["audits"] if audit["violated"]]
     if violated:
@@ -447,6 +465,14 @@ def _rotate(config: "RunConfig", eval_rotation: int | None) -> "RunConfig":
     return config.model_copy(update={"population": population})
 
 
+def _isolate(config: "RunConfig") -> None:
+    """Nobody outside reaches the engine, unless it is one of another machine; before anything starts threads."""
+    from federated.isolation import isolate_network
+
+    if config.federated.engine_address is None:
+        isolate_network()
+
+
 def _run_stage(
     out: Path,
     preset: str,
@@ -456,12 +482,10 @@ def _run_stage(
     eval_rotation: int | None = None,
 ) -> Path:
     """Folder of the chosen stage, after those it needs; `force` builds it again, or everything it needs as well."""
-    from federated.isolation import isolate_network
     from scripts.config import load_config
 
     config = _rotate(load_config(preset), eval_rotation)
-    if config.federated.engine_address is None:
-        isolate_network()  # before anything starts threads
+    _isolate(config)
     from scripts.pipeline import Run, list_needed
     from scripts.progress import say
     from scripts.stages import lock_run

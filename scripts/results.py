@@ -7,20 +7,27 @@ import json
 import math
 import os
 import platform
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from device_runtime.keyboard import Keyboard
 from device_runtime.latency import measure_latency
+from eval.cohorts import compare_cohorts, compare_rates, find_cohorts
 from eval.comparison import compare_scores
+from eval.convergence import find_reached
 from eval.next_word import WordScores
 from eval.report import write_report
-from scripts.benchmark import read_benchmark
+from federated.population import read_chat_messages, read_message_file
+from scripts.benchmark import TABLE, read_benchmark
+from scripts.confusions import confused
+from scripts.convergence import measure_convergence
+from scripts.kebbie_scores import hash_scores, load_scores_of
 from scripts.pipeline import ARMS, PIPELINE, STEPS, Run
 from scripts.progress import Advance, show_progress
+from scripts.rivals import FOLDER
+from scripts.run_facts import AUDIT, collect_facts, drop_folders, find_extras, write_command
 from scripts.stages import Stage, stage_seconds
 from scripts.training import quieten_tensorflow
 
@@ -50,8 +57,20 @@ def report_stage(run: Run) -> Stage:
     needs = tuple(
         stage(arm, step) for arm in ARMS for step in STEPS for stage in (run.evaluated, run.tapped)
     )
-    settings = {"config": run.config.model_dump(mode="json"), "beside": read_benchmark(run)}
-    rooms = ("eval", "device_runtime", "scripts/results.py", PIPELINE)
+    needs += tuple(confused(run, step) for step in STEPS)
+    beside: dict[str, Any] = find_extras(run) | hash_scores(run.out)
+    beside |= {TABLE: read_benchmark(run)}
+    settings = {"config": run.config.model_dump(mode="json"), "beside": beside}
+    rooms = (
+        "eval",
+        "device_runtime",
+        "scripts/results.py",
+        "scripts/benchmark.py",
+        "scripts/convergence.py",
+        "scripts/run_facts.py",
+        "scripts/kebbie_scores.py",
+        PIPELINE,
+    )
     return Stage("report", settings, rooms, needs, functools.partial(_build_report, run))
 
 
@@ -65,6 +84,7 @@ def _build_report(run: Run, folder: Path) -> None:
 
 def _collect_results(run: Run, advance: Advance) -> dict[str, Any]:
     """Everything in results.json (DESIGN, "Contracts"), as strict JSON values."""
+    kebbie = _load_kebbie(run)  # before anything is measured: it may be refused
     advance(0, "latency")
     device = _measure_device(run)
     advance(1, "parity")
@@ -82,43 +102,54 @@ def _collect_results(run: Run, advance: Advance) -> dict[str, Any]:
     counts["population"] = run.read_json("population/counts.json")
     asked = scores["web", "pretrained"]
     curves = {arm: run.read_json(f"federated/{arm}/curve.json") for arm in ARMS}
+    matched = find_reached(curves["synthetic"], curves["web"][-1]["top1"])
+    arms = {
+        arm: {
+            step: {
+                name: dataclasses.asdict(interval)
+                for name, interval in scores[arm, step].intervals(seed).items()
+            }
+            | {"keystroke_savings": dataclasses.asdict(run.load_taps(arm, step).savings(seed))}
+            for step in STEPS
+        }
+        for arm in ARMS
+    }
     results = {
         "preset": Path(run.preset).stem,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "arms": {
-            arm: {
-                step: {
-                    name: dataclasses.asdict(interval)
-                    for name, interval in scores[arm, step].intervals(seed).items()
-                }
-                | {"keystroke_savings": dataclasses.asdict(run.load_taps(arm, step).savings(seed))}
-                for step in STEPS
-            }
-            for arm in ARMS
-        },
+        "arms": arms,
         "lift": {
             step: _lift(scores["web", step], scores["synthetic", step], seed) for step in STEPS
         },
         "curve": curves,
-        "rounds_to_match": count_rounds_to_match(curves["web"], curves["synthetic"]),
+        "rounds_to_match": None if matched is None else matched["round"],
+        "convergence": measure_convergence(run, curves, arms),
+        "cohorts": _compare_cohorts(run, scores),
+        "confusions": {
+            step: run.read_json(f"{confused(run, step).name}/confusions.json") for step in STEPS
+        },
         "privacy": run.privacy("synthetic"),
         "device": device,
         "parity": parity,
         "examples": examples,
+        **kebbie,
         "data": counts,
         "evaluation": {
             "users": len(asked),
             "targets": int(asked.targets.sum()),
             "vocabulary_words": run.config.evaluation.vocabulary,
         },
-        "config": run.config.model_dump(mode="json"),
+        **collect_facts(run),
+        "config": drop_folders(run.config.model_dump(mode="json")),
         "seeds": {"run": seed},
         "environment": describe_environment(),
         "timings_s": {
             str(record.parent.relative_to(run.out)): stage_seconds(record.parent)
             for record in sorted(run.out.glob("*/**/stage.json"))
+            # an earlier report's, and an audit's or a benchmark's own stages are not of this run
+            if record.relative_to(run.out).parts[0] not in ("report", AUDIT, FOLDER)
         },
-        "commands": [shlex.join(["keyfed", "run", "--preset", run.preset, "--out", str(run.out)])],
+        "commands": ["./scripts/setup", write_command(run)],
     }
     if beside := read_benchmark(run):
         results["beside"] = beside
@@ -154,17 +185,6 @@ def print_headline(results: Mapping[str, Any]) -> None:
     )
 
 
-def count_rounds_to_match(
-    baseline: Sequence[Mapping[str, float]], curve: Sequence[Mapping[str, float]]
-) -> int | None:
-    """Rounds after which `curve` is as high as the baseline at its end, of those it was measured after; None if never.
-
-    0 means before federated learning. Both curves are lists of {round, top1} in order.
-    """
-    goal = baseline[-1]["top1"]
-    return next((int(point["round"]) for point in curve if point["top1"] >= goal), None)
-
-
 def describe_environment() -> dict[str, Any]:
     """Versions, system and cores that figures were measured with."""
     return {
@@ -187,7 +207,29 @@ def _lift(baseline: WordScores, scores: WordScores, seed: int) -> dict[str, floa
     return {"relative": interval.value, "low": interval.low, "high": interval.high}
 
 
-def _measure_device(run: Run) -> dict[str, float]:
+def _compare_cohorts(run: Run, scores: Mapping[tuple[str, str], WordScores]) -> dict[str, Any]:
+    """For whom synthetic text is better or worse than web text, before and after federated learning."""
+    users = run.split_population()[0]["test"]
+    times: dict[str, list[str]] = {user: [] for user in users}
+    path = run.config.population.messages
+    for message in read_chat_messages() if path is None else read_message_file(path):
+        if message.user in times:
+            times[message.user].append(message.timestamp)
+    cohorts = find_cohorts(list(users.values()), list(times.values()))
+    found = {}
+    for step in STEPS:
+        pair = [scores["web", step]], [scores["synthetic", step]]
+        rates = compare_rates(*pair, run.config.seed)
+        found[step] = {
+            "rows": [
+                dataclasses.asdict(row) for row in compare_cohorts(*pair, cohorts, run.config.seed)
+            ],
+            "rates": None if rates is None else dataclasses.asdict(rates),
+        }
+    return found
+
+
+def _measure_device(run: Run) -> dict[str, Any]:
     latency = measure_latency(_bundle(run, "synthetic"))
     return {
         "bytes": latency.bundle_bytes,
@@ -195,10 +237,18 @@ def _measure_device(run: Run) -> dict[str, float]:
         "p99_ms": latency.step.p99_ms,
         "suggest_p50_ms": latency.suggest.p50_ms,
         "suggest_p95_ms": latency.suggest.p95_ms,
+        "word_p50_ms": latency.word.p50_ms,
+        "keystroke_p50_ms": latency.keystroke.p50_ms,
         "keystroke_p95_ms": latency.keystroke.p95_ms,
         "cold_start_ms": latency.cold_start_ms,
         "peak_rss_bytes": latency.peak_rss_bytes,
+        "files_bytes": latency.files_bytes,
     }
+
+
+def _load_kebbie(run: Run) -> dict[str, Any]:
+    scores = load_scores_of({arm: _bundle(run, arm) for arm in ARMS}, run.out)
+    return {} if scores is None else {"kebbie": scores.model_dump(mode="json")}
 
 
 def _suggest_examples(run: Run) -> list[dict[str, Any]]:

@@ -17,6 +17,8 @@ from scripts.training import quieten_tensorflow
 if TYPE_CHECKING:
     from eval.next_word import WordPredictor
 
+FOLDER = "benchmark"
+"""Below a run's folder, of the rivals and of the table."""
 _SCORING = ("eval/next_word.py", "eval/targets.py", "device_runtime", "scripts/rivals.py")
 
 
@@ -52,7 +54,7 @@ class NgramRival:
         settings |= {"ngrams": self.spec.model_dump(mode="json")}
         rooms = ("eval/kneser_ney.py", "eval/kenlm_model.py", "eval/baselines.py", *_SCORING)
         needs = (run.contamination, run.tokenizer)
-        return Stage(f"benchmark/{name}", settings, rooms, needs, self._build)
+        return Stage(f"{FOLDER}/{name}", settings, rooms, needs, self._build)
 
     def open(self, folder: Path) -> "WordPredictor":
         """The model that `_build` put there, or, without a file of its own, counted anew."""
@@ -107,7 +109,7 @@ def float_stage(run: Run) -> Stage:
     settings = run.settings("evaluation", "population") | run.population_facts()
     rooms = ("eval/parity.py", "model/network.py", *_SCORING)
     needs = (run.contamination, run.exported("synthetic", "federated"))
-    return Stage(f"benchmark/{FLOAT}", settings, rooms, needs, build)
+    return Stage(f"{FOLDER}/{FLOAT}", settings, rooms, needs, build)
 
 
 def bundle_stage(run: Run, name: str, bundle: Path) -> Stage:
@@ -121,7 +123,7 @@ def bundle_stage(run: Run, name: str, bundle: Path) -> Stage:
     def build(folder: Path) -> None:
         _score(run, name, Keyboard.open(bundle), measure_bundle_bytes(bundle), folder)
 
-    return Stage("benchmark/bundle", settings, _SCORING, (run.contamination, run.tokenizer), build)
+    return Stage(f"{FOLDER}/bundle", settings, _SCORING, (run.contamination, run.tokenizer), build)
 
 
 def _score(run: Run, title: str, model: "WordPredictor", size_bytes: int, folder: Path) -> None:

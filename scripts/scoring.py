@@ -34,13 +34,13 @@ _SEEN_MESSAGES = 100  # of each pool, to see the ranges of full int8's values on
 
 
 def build_contamination(run: "Run", folder: Path) -> None:
-    """Compares the texts with every evaluation set; writes the certificate and the data card of the synthetic text.
+    """Compares the texts with every evaluation set; writes the certificate and the data cards of both arms' text.
 
     Raises:
         ValueError: the overlap is above the limit.
     """
     from scripts.pool_files import read_pool
-    from scripts.text_card import write_text_card
+    from scripts.text_card import write_text_cards
     from synthetic_text.contamination import check_contamination, require_clean
 
     split, _ = run.split_population()
@@ -61,7 +61,7 @@ def build_contamination(run: "Run", folder: Path) -> None:
         certificate = check_contamination(corpus, sets)
     facts = dataclasses.asdict(certificate)
     (folder / "certificate.json").write_text(json.dumps(facts, indent=1), "utf-8")
-    write_text_card(run.out / "text", run.config.text, facts, folder)
+    write_text_cards(run.out / "text", run.config.text, facts, folder)
     require_clean(certificate)
 
 

@@ -128,8 +128,19 @@ def stage_seconds(folder: Path) -> float:
     return float(json.loads((folder / _RECORD).read_text("utf-8"))["seconds"])
 
 
+def recorded_settings(folder: Path) -> Any:
+    """Settings that the stage in a folder was built with; None if there is none."""
+    return _read_record(folder).get("settings")
+
+
 def _recorded_fingerprint(folder: Path) -> str | None:
+    return _read_record(folder).get("fingerprint")
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
+    """Empty where there is none that can be read."""
     try:
-        return json.loads((folder / _RECORD).read_text("utf-8"))["fingerprint"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        record = json.loads((folder / _RECORD).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}

@@ -165,7 +165,9 @@ def build_federated(run: "Run", arm: str, folder: Path) -> None:
                         run, folder, arm, training.round, training.weights, judges
                     )
                 latest = training.history[-1]
-                rho = training.ledger.total(config.delta).rho
+                rho = None  # none with Poisson sampling, whose epsilon takes seconds to compute
+                if config.sampling == "fixed":
+                    rho = training.ledger.total(config.delta).rho
                 measured = {"accuracy": accuracy, "rho": rho, "seconds": seconds}
                 log.append({"round": training.round} | latest | measured)
                 advance(

@@ -7,8 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from eval.report import notation
+from eval.report.ablation import describe_ablation
+from eval.report.audits import describe_audits
 from eval.report.beside import draw_beside
 from eval.report.charts import draw_bars, draw_curves, draw_lifts
+from eval.report.cohorts import describe_cohorts
+from eval.report.confusions import describe_confusions
+from eval.report.contamination import describe_certificate
+from eval.report.convergence import describe_convergence
+from eval.report.kebbie import list_kebbie_rows
+from eval.report.lookup import find as _find
+from eval.report.lookup import is_drawable as _is_drawable
+from eval.report.lookup import is_finite as _is_finite
+from eval.report.privacy import describe_epsilon
 from eval.report.templates import load_template
 
 ARMS = {"web": "web text", "synthetic": "synthetic text"}
@@ -36,9 +47,7 @@ def write_report(results: Mapping[str, Any], directory: Path) -> Path:
     Raises:
         ValueError: the pretrained arms' top-1 or their lift, the point of the page, are missing.
     """
-    for path in (*(f"arms.{arm}.pretrained.top1" for arm in ARMS), "lift.pretrained"):
-        if not _find(results, path):
-            raise ValueError(f"results: no {path}; evaluate both arms before reporting")
+    check_results(results)
     page = load_template("page.html.j2").render(
         results=results,
         arms=ARMS,
@@ -49,13 +58,31 @@ def write_report(results: Mapping[str, Any], directory: Path) -> Path:
         privacy_rows=_privacy_rows(results),
         device_rows=_device_rows(results),
         charts=_draw(results),
+        convergence=describe_convergence(_find(results, "convergence")),
+        cohorts=describe_cohorts(_find(results, "cohorts")),
+        confusions=describe_confusions(_find(results, "confusions")),
         published=PUBLISHED_LIFT,
+        kebbie_rows=list_kebbie_rows(results.get("kebbie")),
+        ablation=describe_ablation(results.get("ablation")),
+        audits=describe_audits(results.get("audit")),
+        certificates=[
+            describe_certificate({"name": "Text of both arms", **certificate})
+            for certificate in [results.get("contamination")]
+            if certificate
+        ],
     )
     report = directory / "report.html"
     temporary = directory / f".{report.name}.{os.getpid()}"
     temporary.write_text(page, encoding="utf-8")
     temporary.replace(report)
     return report
+
+
+def check_results(results: Any) -> None:
+    """Raises ValueError if the pretrained arms' top-1 or their lift, the point of every report, are missing."""
+    for path in (*(f"arms.{arm}.pretrained.top1" for arm in ARMS), "lift.pretrained"):
+        if not isinstance(_find(results, path), Mapping):
+            raise ValueError(f"results: no {path}; evaluate both arms before reporting")
 
 
 def describe_lift(lift: Mapping[str, float]) -> str:
@@ -65,29 +92,6 @@ def describe_lift(lift: Mapping[str, float]) -> str:
     if lift["high"] < 0:
         return f"Synthetic typing text falls {notation.percent(-lift['relative'])} behind web text"
     return "No clear difference between synthetic typing text and web text"
-
-
-def describe_epsilon(epsilon: Any) -> str:
-    """What an epsilon promises a device (tiers: Ponomareva et al. 2023, How to DP-fy ML, 5.2)."""
-    if not _is_finite(epsilon):
-        return "There is no finite ε: the run promises nothing to a device that takes part."
-    odds = math.exp(epsilon) if epsilon < 14 else 0
-    factor = f"{odds:,.3g}" if odds < 100 else f"{odds:,.0f}"
-    if not odds:
-        power = str(round(epsilon / math.log(10))).translate(notation.SUPERSCRIPT)
-        factor = f"10{power}"
-    change = (
-        "Seeing the trained model can change the odds that anyone gives to a device having taken "
-        f"part by a factor of at most exp(ε), here about {factor}, but for a chance of δ."
-    )
-    if epsilon <= 1:
-        return f"{change} That is a strong promise."
-    if epsilon <= 10:
-        return f"{change} That is the range that deployed keyboards publish: a moderate promise."
-    return (
-        f"{change} An ε this large promises nothing. It is the price of a simulated fleet, which "
-        "is too small to hide a device in: do not read it as protection."
-    )
 
 
 def _privacy_rows(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -116,10 +120,14 @@ def _device_rows(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("one model step, median", "p50_ms", notation.milliseconds),
         ("one model step, 99th percentile", "p99_ms", notation.milliseconds),
         ("three suggestions, median", "suggest_p50_ms", notation.milliseconds),
+        ("three suggestions, 95th percentile", "suggest_p95_ms", notation.milliseconds),
+        ("a committed word, median", "word_p50_ms", notation.milliseconds),
+        ("a key, median", "keystroke_p50_ms", notation.milliseconds),
+        ("a key, 95th percentile", "keystroke_p95_ms", notation.milliseconds),
         ("cold start", "cold_start_ms", notation.milliseconds),
         ("peak memory", "peak_rss_bytes", notation.megabytes),
     )
-    return _present(rows, device, {"bytes": 10e6, "suggest_p50_ms": 20})
+    return _present(rows, device, {"bytes": 10e6, "keystroke_p95_ms": 20})
 
 
 def _present(rows: Any, measured: Any, beside: Any) -> list[tuple[str, str, str]]:
@@ -178,24 +186,3 @@ def _draw(results: Mapping[str, Any]) -> dict[str, Any]:
         title = "First-suggestion accuracy over federated rounds"
         charts["curves"] = draw_curves("curves", title, curves)
     return charts
-
-
-def _find(tree: Any, path: str) -> Any:
-    """What lies at a dotted path, or None."""
-    for key in path.split("."):
-        tree = tree.get(key) if isinstance(tree, Mapping) else None
-    return tree
-
-
-def _is_finite(x: Any) -> bool:
-    return isinstance(x, (int, float)) and math.isfinite(x)
-
-
-def _is_drawable(interval: Any, value: str, highest: float = 1.0) -> bool:
-    """Whether it is a share, or a lift, with both ends of its interval."""
-    if not isinstance(interval, Mapping) or not _is_finite(interval.get(value)):
-        return False
-    low, high = interval.get("low"), interval.get("high")
-    if not isinstance(low, (int, float)) or not isinstance(high, (int, float)):
-        return False
-    return -1 <= low <= high <= highest

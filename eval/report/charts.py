@@ -7,12 +7,13 @@ figures.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 from xml.etree import ElementTree
 
 from markupsafe import Markup
 
-from eval.report.notation import percent, percent_range
+from eval.report.notation import number, percent, percent_range, points, points_range
 
 _CHAR_WIDTH = 6.2  # average advance of the 11 px label font, for keeping labels inside
 
@@ -107,19 +108,26 @@ def draw_shares(
     name: str,
     title: str,
     rows: Sequence[tuple[str, str, Mapping[str, float], Sequence[float]]],
+    *,
+    differences: bool = False,
 ) -> Markup:
     """Shares as dots with intervals, on an axis that need not start at zero.
 
     Args:
         rows: (label, classes, {value, low, high}, repeats shown as faint dots) from top to bottom.
+        differences: whether they are differences of shares, in points about a line at zero.
     """
-    width, left, right, step, top = 460, 165, 52, 24, 8
+    width, right, step, top = 460, 52, 24, 8
+    left = 205 if differences else 165
+    write = partial(points, signed=True) if differences else percent
+    write_range = points_range if differences else percent_range
     bottom = top + step * len(rows)
     description = "; ".join(
-        f"{label}: {percent(bar['value'])} ({percent_range(bar)})" for label, _, bar, _ in rows
+        f"{label}: {write(bar['value'])} ({write_range(bar)})" for label, _, bar, _ in rows
     )
     svg = _svg(name, title, description, width, bottom + 22)
     shares = [share for *_, bar, repeats in rows for share in (bar["low"], bar["high"], *repeats)]
+    shares += [0.0] * differences
     ticks = _ticks(min(shares), max(shares), 4)
     scale = (width - left - right) / (ticks[-1] - ticks[0])
 
@@ -127,8 +135,10 @@ def draw_shares(
         return left + (share - ticks[0]) * scale
 
     for tick in ticks:
-        _add(svg, "path", class_="grid", d=_path([(x(tick), top), (x(tick), bottom)]))
-        _text(svg, x(tick), bottom + 16, _tick_label(tick), class_="tick", anchor="middle")
+        class_ = "axis" if differences and tick == 0 else "grid"
+        _add(svg, "path", class_=class_, d=_path([(x(tick), top), (x(tick), bottom)]))
+        label = _tick_label(tick, differences, "" if differences else "%")
+        _text(svg, x(tick), bottom + 16, label, class_="tick", anchor="middle")
     for index, (label, classes, bar, repeats) in enumerate(rows):
         middle = top + (index + 0.5) * step
         group = _add(svg, "g", class_=classes)
@@ -138,32 +148,42 @@ def draw_shares(
         for share in repeats:
             _add(group, "circle", class_="repeat", cx=x(share), cy=middle, r=2.2)
         _add(group, "circle", class_="dot", cx=x(bar["value"]), cy=middle, r=5)
-        _text(group, width - right + 12, middle + 4, percent(bar["value"]), class_="value")
+        _text(group, width - right + 12, middle + 4, write(bar["value"]), class_="value")
     return _markup(svg)
 
 
 def draw_curves(
-    name: str, title: str, curves: Mapping[str, Sequence[Mapping[str, float]]]
+    name: str,
+    title: str,
+    curves: Mapping[str, Sequence[Mapping[str, float]]],
+    along: tuple[str, str, str] = ("round", "round", "federated rounds"),
 ) -> Markup:
-    """Accuracy over rounds, a line and its interval band for each arm, labelled at its end."""
+    """Accuracy over rounds, a line and its interval band for each arm, labelled at its end.
+
+    Args:
+        curves: points by arm, {top1, low, high} and where along the axis.
+        along: key of the points that they stand at, its unit, and what the axis is called.
+    """
+    key, unit, axis = along
     width, height, left, right, top, bottom = 420, 262, 40, 84, 12, 36
-    points = [point for curve in curves.values() for point in curve]
+    measured = [point for curve in curves.values() for point in curve]
     description = "; ".join(
         f"{arm}: "
         + ", ".join(
-            f"round {point['round']} {percent(point['top1'])} ({percent_range(point)})"
+            f"{unit} {number(point[key])} {percent(point['top1'])} ({percent_range(point)})"
             for point in curve
         )
         for arm, curve in curves.items()
     )
     svg = _svg(name, title, description, width, height)
-    rounds = _round_ticks(max(point["round"] for point in points))
+    last = max(point[key] for point in measured)
+    marks = _whole_ticks(last) if isinstance(last, int) else _ticks(0, last, 5)
     shares = _ticks(
-        min(point["low"] for point in points), max(point["high"] for point in points), 4
+        min(point["low"] for point in measured), max(point["high"] for point in measured), 4
     )
 
-    def x(round_: float) -> float:
-        return left + (width - left - right) * round_ / rounds[-1]
+    def x(at: float) -> float:
+        return left + (width - left - right) * at / marks[-1]
 
     def y(share: float) -> float:
         share_of_axis = (share - shares[0]) / (shares[-1] - shares[0])
@@ -172,18 +192,18 @@ def draw_curves(
     for tick in shares:
         _add(svg, "path", class_="grid", d=_path([(left, y(tick)), (width - right, y(tick))]))
         _text(svg, left - 7, y(tick) + 4, _tick_label(tick), class_="tick", anchor="end")
-    for mark in rounds:
-        _text(svg, x(mark), height - bottom + 17, f"{mark:,}", class_="tick", anchor="middle")
+    for mark in marks:
+        _text(svg, x(mark), height - bottom + 17, f"{mark:,.6g}", class_="tick", anchor="middle")
     middle = (left + width - right) / 2
-    _text(svg, middle, height - 4, "federated rounds", class_="tick", anchor="middle")
+    _text(svg, middle, height - 4, axis, class_="tick", anchor="middle")
     ends: list[tuple[float, str, float]] = []
     for arm, curve in curves.items():
-        ordered = sorted(curve, key=lambda point: point["round"])
+        ordered = sorted(curve, key=lambda point: point[key])
         group = _add(svg, "g", class_=arm)
-        upper = [(x(point["round"]), y(point["high"])) for point in ordered]
-        lower = [(x(point["round"]), y(point["low"])) for point in reversed(ordered)]
+        upper = [(x(point[key]), y(point["high"])) for point in ordered]
+        lower = [(x(point[key]), y(point["low"])) for point in reversed(ordered)]
         _add(group, "path", class_="area", d=_path(upper + lower) + "Z")
-        line = [(x(point["round"]), y(point["top1"])) for point in ordered]
+        line = [(x(point[key]), y(point["top1"])) for point in ordered]
         _add(group, "path", class_="line", d=_path(line))
         for cx, cy in line:
             _add(group, "circle", class_="dot", cx=cx, cy=cy, r=2.6)
@@ -204,13 +224,13 @@ def _ticks(low: float, high: float, count: int) -> list[float]:
     return [index * step for index in range(first, max(last, first + 1) + 1)]
 
 
-def _round_ticks(last: float) -> list[int]:
+def _whole_ticks(last: int) -> list[int]:
     return sorted({int(tick) for tick in _ticks(0, max(last, 1), 5) if tick == int(tick)})
 
 
-def _tick_label(share: float, signed: bool = False) -> str:
+def _tick_label(share: float, signed: bool = False, unit: str = "%") -> str:
     text = f"{100 * share:{'+' if signed and share else ''}.6g}".replace("-", "−")
-    return f"{text}\u202f%"
+    return f"{text}\u202f{unit}".rstrip("\u202f")
 
 
 def _svg(name: str, title: str, description: str, width: int, height: int) -> ElementTree.Element:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from markupsafe import Markup
+
 from eval.report import notation
 from eval.report.charts import draw_bars
 from eval.report.templates import load_template
@@ -21,6 +23,13 @@ def render_memorisation(figures: Mapping[str, Any]) -> str:
     Args:
         figures: what `scripts.audit.measure_memorisation` gives.
     """
+    return load_template("memorisation.html.j2").render(
+        figures=figures, labels=ARM_LABELS, charts=draw_exposures(figures)
+    )
+
+
+def draw_exposures(figures: Mapping[str, Any]) -> list[tuple[str, Markup]]:
+    """A title and a chart for each way of planting, with a bar for each arm."""
     charts = [
         draw_bars(
             f"planting-{index}",
@@ -36,11 +45,7 @@ def render_memorisation(figures: Mapping[str, Any]) -> str:
         )
         for index, planting in enumerate(figures["plantings"])
     ]
-    return load_template("memorisation.html.j2").render(
-        figures=figures,
-        labels=ARM_LABELS,
-        charts=list(zip(map(_describe, figures["plantings"]), charts, strict=True)),
-    )
+    return list(zip(map(_describe, figures["plantings"]), charts, strict=True))
 
 
 def _describe(planting: Mapping[str, int]) -> str:

@@ -43,6 +43,13 @@ def points(share: Any, signed: bool = False) -> str:
     return _fixed(100 * share, 2, signed) if _is_number(share) else MISSING
 
 
+def points_range(interval: Any) -> str:
+    """{'low': -0.011, 'high': 0.03} -> '−1.10 to +3.00'."""
+    ends = interval if isinstance(interval, Mapping) else {}
+    low, high = (points(ends.get(end), signed=True) for end in ("low", "high"))
+    return MISSING if MISSING in (low, high) else f"{low} to {high}"
+
+
 def number(x: Any) -> str:
     """Counts with thousands commas, fractions to about three figures, text as it is."""
     if isinstance(x, (bool, str)):

@@ -1,30 +1,15 @@
 """The study's page: arms of a study on one or two test sets against their bars, and what they cost."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eval.report import describe_epsilon, notation
+from eval.report import notation
+from eval.report.ablation import ARM_LABELS, OWN_PARTS, index_lifts, restore_limits
 from eval.report.charts import draw_lifts, draw_shares
+from eval.report.contamination import describe_certificate
+from eval.report.privacy import describe_epsilon
 from eval.report.templates import load_template
-from eval.study import ADAPTED, BASELINES, CEILING, MIX, PARTS, find_lift
-
-ARM_LABELS = {
-    "web_news": "news alone",
-    "web_all": "all public web text",
-    "filtered": "filtered web text",
-    "converted": "converted web text",
-    "generated": "LLM-written text",
-    MIX: "the mix",
-    "synthetic_no_typing": "mix, no typing noise",
-    "synthetic_with_typing": "mix, with typing noise",
-    "synthetic_no_dedup": "mix, duplicates left in",
-    "synthetic_with_dedup": "mix, duplicates dropped",
-    "synthetic_no_floor": "mix, no human floor",
-    ADAPTED: "mix, privately adapted",
-    CEILING: "other users’ real chat",
-}
-OWN_PARTS = [arm for arm in PARTS if arm.startswith(f"{MIX}_")]
+from eval.study import ADAPTED, BASELINES, CEILING, MIX, find_lift
 
 
 def render_study(
@@ -72,7 +57,7 @@ def render_study(
         own_parts=OWN_PARTS,
         privacy=privacy,
         privacy_meaning=describe_epsilon((privacy or {}).get("epsilon")),
-        certificates=[_describe_certificate(certificate) for certificate in certificates],
+        certificates=[describe_certificate(certificate) for certificate in certificates],
         loops=_tabulate(loops),
         environment=environment,
         commands=commands,
@@ -97,8 +82,8 @@ def describe_study(study: Mapping[str, Any]) -> str:
 
 def _describe_set(study: Mapping[str, Any], name: str, prefix: str) -> dict[str, Any]:
     """What the template shows of one test set."""
-    study = _restore_limits(study)
-    over = {(lift["arm"], lift["over"]): lift for lift in study["lifts"]}
+    study = restore_limits(study)
+    over = index_lifts(study)
     return {
         "id": prefix,
         "name": name,
@@ -108,20 +93,6 @@ def _describe_set(study: Mapping[str, Any], name: str, prefix: str) -> dict[str,
         "reads": [arm["words_read"] for arm in study["arms"].values()],
         **_draw(study, over, name, prefix),
     }
-
-
-def _restore_limits(tree: Any) -> Any:
-    """A copy in which an interval's absent end is infinite, if its figure is there."""
-    if isinstance(tree, Sequence) and not isinstance(tree, str):
-        return [_restore_limits(item) for item in tree]
-    if not isinstance(tree, Mapping):
-        return tree
-    copy = {key: _restore_limits(value) for key, value in tree.items()}
-    figure = copy.get("relative", copy.get("value"))
-    if figure is not None and {"low", "high"} <= copy.keys():
-        copy["low"] = -math.inf if copy["low"] is None else copy["low"]
-        copy["high"] = math.inf if copy["high"] is None else copy["high"]
-    return copy
 
 
 def _list_goals(study: Mapping[str, Any], over: Mapping[Any, Any]) -> list[dict[str, Any]]:
@@ -254,35 +225,6 @@ def _list_spending(record: Mapping[str, Any]) -> dict[str, Any]:
         "words_measured": record["diversity"]["words"],
         "training_seconds": (record["score"] or {}).get("seconds"),
         "training_words": (record["score"] or {}).get("words"),
-    }
-
-
-def _describe_certificate(certificate: Mapping[str, Any]) -> dict[str, Any]:
-    """Overlaps as rows by measure and columns by evaluation set; all else as facts."""
-    sets = certificate.get("sets") or ()
-    found = {
-        (overlap["measure"], checked["name"]): overlap
-        for checked in sets
-        for overlap in checked["overlaps"]
-    }
-    names = [checked["name"] for checked in sets]
-    limits = {measure: overlap["limit"] for (measure, _), overlap in found.items()}
-    facts = {
-        key: value for key, value in certificate.items() if key not in ("name", "passed", "sets")
-    }
-    of_sets = {
-        checked["name"]: {key: checked[key] for key in checked if key not in ("name", "overlaps")}
-        for checked in sets
-    }
-    return {
-        "name": certificate.get("name"),
-        "passed": certificate.get("passed"),
-        "sets": names,
-        "rows": [
-            (measure, limit, [found.get((measure, name), {}) for name in names])
-            for measure, limit in limits.items()
-        ],
-        "facts": notation.flatten(facts | of_sets),
     }
 
 

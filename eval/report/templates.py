@@ -1,8 +1,10 @@
 """The pages' templates: autoescaped, with the one way of writing figures as filters."""
 
+import re
 from functools import cache
 
 from jinja2 import ChainableUndefined, Environment, PackageLoader, Template
+from markupsafe import Markup
 
 from eval.report import notation
 
@@ -27,6 +29,7 @@ def _build_environment() -> Environment:
             "percent",
             "percent_range",
             "points",
+            "points_range",
             "number",
             "scientific",
             "megabytes",
@@ -38,4 +41,11 @@ def _build_environment() -> Environment:
             "entry",
         )
     }
+    environment.filters["headings"] = list_headings
     return environment
+
+
+def list_headings(page: Markup) -> list[tuple[str, Markup]]:
+    """(id, title) of the page's sections, in order, as macro `section` writes them."""
+    found = re.findall(r'<h2 id="([^"]*)">(.*?)</h2>', page)
+    return [(name, Markup(title)) for name, title in found]

@@ -1,10 +1,11 @@
+import html
 from html.parser import HTMLParser
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_runtime.card import describe_model
+from device_runtime.card import describe_model, list_sections
 
 # Mitchell et al. 2019, section 4, in their order.
 HEADINGS = [
@@ -89,3 +90,16 @@ def test_foreign_text_marks_nothing_up(key: str, value: Any, privacy: Any, accur
     parser.handle_starttag = lambda tag, attributes: tags.append(tag)  # type: ignore[method-assign]
     parser.feed(card)
     assert not tags
+
+
+def test_markdown_holds_every_section_with_its_values_and_sentences() -> None:
+    card = describe_model(FACTS)
+    sections = list_sections(FACTS)
+    assert [section.title for section in sections] == HEADINGS
+    values = {row[0]: row[1:] for x in sections for table in x.tables for row in table.rows}
+    assert values["epsilon"] == (391.364, 0.635)  # as measured, not yet rounded
+    assert values["top1"] == (0.187,)
+    assert set(values) <= set(rows(card))
+    for section in sections:
+        for sentence in section.sentences:
+            assert f"* {html.unescape(sentence)}" in html.unescape(card)

@@ -12,6 +12,7 @@ import pytest
 
 from eval.report import PUBLISHED_LIFT, describe_epsilon, describe_lift, notation, write_report
 from eval.report.study import describe_study, render_study
+from tests.eval.test_memorisation_page import FIGURES as MEMORISATION
 
 
 def _interval(value, half, low=None):
@@ -157,6 +158,95 @@ RESULTS = {
     "seeds": {"run": 20250314, "bootstrap": 7},
     "timings_s": {"corpora": 41.3, "pretrain": 252.4, "federate": 188.0, "evaluate": 96.2},
     "commands": ["./scripts/setup", "keyfed run --preset quick --out runs/quick"],
+    "hashes": {
+        "text/web.jsonl": "4e00fbb8" * 8,
+        "exported/synthetic-federated/bundle/model.tflite": "d1ce77a0" * 8,
+    },
+    "data_cards": {
+        "web_text": {
+            "description": "Sentences of public text.",
+            "lines": 42_928,
+            "words": 1_000_025,
+            "sha256": "9a1b" * 16,
+            "sources": [
+                {"name": "news", "licence": "Apache-2.0", "lines": 42_928, "words": 1_000_025}
+            ],
+            "filters": [
+                {"reason": "short", "in": 90_935, "rejected": 1_070, "out": 89_865},
+                {"reason": "not needed", "in": 89_865, "rejected": 46_937, "out": 42_928},
+            ],
+            "diversity": {"words": 50_000, "vocabulary": 9_301, "distinct_1": 0.186},
+            "known_gaps": ["No private messages."],
+        },
+        "synthetic_text": {
+            "description": "Messages that the synthetic arm read.",
+            "lines": 82_324,
+            "words": 997_545,
+            "sha256": "77c3" * 16,
+            "sources": [
+                {"name": "llm", "licence": "Terms of a model", "lines": 58_376, "words": 619_586},
+                {
+                    "name": "web_converted",
+                    "licence": "As the web text",
+                    "lines": 23_948,
+                    "words": 377_959,
+                },
+            ],
+            "models": [{"name": "small-model", "sha256": "0b0b" * 16}],
+            "error_statistics": [
+                {"name": "wrong characters, p50 of users", "published": 0.0064, "measured": 0.0058}
+            ],
+            "known_gaps": ["English only.", "Typing is simulated."],
+        },
+    },
+    "model_card": [
+        {
+            "title": "Model details",
+            "tables": [
+                {"header": [], "rows": [["kind", "recurrent"], ["pieces", 4_001]]},
+                {"header": [], "rows": []},
+            ],
+            "sentences": [],
+        },
+        {
+            "title": "Intended use",
+            "tables": [],
+            "sentences": ["Suggesting words.", "Not for more."],
+        },
+        {
+            "title": "Training data",
+            "tables": [
+                {
+                    "header": ["privacy", "honest", "projected, as told by the card"],
+                    "rows": [["rho of all", 249.7, 0.00606], ["noise", None, 7.02]],
+                }
+            ],
+            "sentences": ["Arithmetic, not a run."],
+        },
+    ],
+}
+AUDIT = {
+    "preset": "audit",
+    "arm": "synthetic",
+    "rounds": 12,
+    "cohort": 96,
+    "noise_multiplier": 8.25,
+    "audits": [
+        {
+            "seed": seed,
+            "violated": False,
+            "epsilon": 1.53,
+            "delta": 1e-5,
+            "canaries_in": 1_502,
+            "canaries_out": 1_498,
+            "lower_bound": bound,
+            "largest_bound": 7.93,
+            "estimate_every": 1.17,
+            "estimate_final": 0.64,
+            "confidence": 0.95,
+        }
+        for seed, bound in ((1, 0.11), (2, 0.24))
+    ],
 }
 
 
@@ -211,20 +301,39 @@ def _leaves(tree):
 def _spellings(leaf):
     """Every way a figure of the results may be written in the page."""
     if isinstance(leaf, str):
-        return {leaf}
+        return {leaf, leaf.replace("_", " ")}
+    if leaf is None:
+        return {notation.MISSING}
     if isinstance(leaf, int):
         return {f"{leaf:,}", str(leaf), f"{leaf / 1e6:.2f} MB"}
     seconds = f"{leaf:.1f} s" if leaf < 100 else f"{round(leaf) // 60} min {round(leaf) % 60} s"
     exponent = str(math.floor(math.log10(leaf))).translate(
         str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
     )
+    mantissa = f"{leaf / 10 ** math.floor(math.log10(leaf)):.3g} · 10{exponent}"
     percent, signed = f"{100 * leaf:.1f}", f"{100 * leaf:+.1f}"
-    return {percent, signed, f"{leaf:.2f}", f"{leaf:,.0f}", f"{leaf:.3g}", f"10{exponent}", seconds}
+    return {
+        percent,
+        signed,
+        mantissa,
+        f"{100 * leaf:.2f}",
+        f"{leaf:.2f}",
+        f"{leaf:,.0f}",
+        f"{leaf:.3g}",
+        f"10{exponent}",
+        seconds,
+    }
 
 
 def test_every_figure_of_the_results_is_in_the_page(render):
-    text = _Page(render(RESULTS)).text
-    for leaf in _leaves({key: value for key, value in RESULTS.items() if key != "config"}):
+    text = _Page(render(WHOLE)).text
+    # of the ablation's study the table alone is shown, of exposures the charts
+    results = {key: value for key, value in WHOLE.items() if key not in ("config", "ablation")}
+    results["audit"] = {key: WHOLE["audit"][key] for key in ("canaries", "canaries_without_noise")}
+    results["contamination"] = CERTIFICATE | {"passed": "over a limit", "name": "text of both arms"}
+    for leaf in _leaves(results):
+        if isinstance(leaf, bool):
+            continue  # told in words, see below
         assert any(spelling in text for spelling in _spellings(leaf)), leaf
     headline = text[: text.index("Accuracy by arm")]
     for figure in ("+71.0 %", "+63.8 to +78.9 %", "+36.6 %", "+31.6 to +41.8 %", "12.2 %", "7.1 %"):
@@ -233,14 +342,14 @@ def test_every_figure_of_the_results_is_in_the_page(render):
 
 
 def test_page_needs_no_network_and_no_script(render):
-    page = render(RESULTS)
+    page = render(WHOLE)
     assert not re.search(r"https?:|//[a-z]|url\(|@import|<script|<link|<iframe|<img", page)
     for _, name, _ in _Page(page).attributes:
         assert name not in {"src", "srcset", "data", "action"} and not name.startswith("on")
 
 
 def test_page_is_well_formed_even_as_xml(render):
-    page = render(RESULTS)
+    page = render(WHOLE)
     root = ElementTree.fromstring(page.removeprefix("<!doctype html>"))
     ids = _Page(page).ids
     assert len(ids) == len(set(ids))
@@ -254,15 +363,13 @@ def test_page_is_well_formed_even_as_xml(render):
 
 
 def test_every_chart_says_its_figures_in_words(render):
-    charts = list(
-        ElementTree.fromstring(render(RESULTS).removeprefix("<!doctype html>")).iter("svg")
-    )
-    assert len(charts) == 5
+    charts = list(ElementTree.fromstring(render(WHOLE).removeprefix("<!doctype html>")).iter("svg"))
+    assert len(charts) == 5 + len(MEMORISATION["plantings"])
     for chart in charts:
         assert chart.get("role") == "img"
         title, description = chart.find("title"), chart.find("desc")
         assert chart.get("aria-labelledby").split() == [title.get("id"), description.get("id")]
-        assert title.text and "%" in description.text
+        assert title.text and re.search(r"\d.*(%|bits)", description.text)
     described = " ".join(chart.find("desc").text for chart in charts).replace("\u202f", " ")
     for figure in (
         "+71.0 % (+63.8 to +78.9 %)",
@@ -309,7 +416,7 @@ def test_private_looking_markup_is_escaped_everywhere(render):
             return [poison(value) for value in tree]
         return hostile if isinstance(tree, str) else tree
 
-    page = render(poison(RESULTS))
+    page = render(poison(WHOLE))
     ElementTree.fromstring(page.removeprefix("<!doctype html>"))
     assert "<script" not in page and _Page(page).text.count(hostile) > 10
 
@@ -324,13 +431,47 @@ def test_sections_appear_with_their_keys_and_unknown_keys_change_nothing(render)
     page = render(core)
     ElementTree.fromstring(page.removeprefix("<!doctype html>"))
     assert "No clear difference" in page and 'id="accuracy"' in page
-    for section in ("rounds", "privacy", "device", "examples", "data"):
+    for section in ("rounds", "privacy", "audits", "device", "examples", "data", "cards", "model"):
         assert f'id="{section}"' in whole and f'id="{section}"' not in page
+    beside = {"ablation", "contamination"}
+    assert not any(f'id="{section}"' in whole for section in beside)
+    assert all(f'id="{section}"' in render(WHOLE) for section in beside)
     for key in ("curve", "privacy", "device", "parity", "evaluation", "timings_s"):
         results = copy.deepcopy(RESULTS)
         for name in list(results[key]):
             del results[key][name]
             ElementTree.fromstring(render(results).removeprefix("<!doctype html>"))
+
+
+def test_contents_lead_to_every_section_in_its_order(render):
+    page = ElementTree.fromstring(render(WHOLE).removeprefix("<!doctype html>"))
+    linked = [link.get("href") for link in page.iter("a")]
+    assert linked == [f"#{title.get('id')}" for title in page.iter("h2")] and len(linked) > 10
+    assert [link.text for link in page.iter("a")] == [title.text for title in page.iter("h2")]
+
+
+def test_audits_are_told_beside_the_ledger_or_how_to_get_them(render):
+    assert "keyfed audit --run RUN" in _Page(render(RESULTS)).text
+    text = _Page(render(WHOLE)).text
+    assert "keyfed audit --run" not in text
+    assert "2 runs with canaries: ε is at least 0.24, the ledger says 1.53 (δ = 10⁻⁵, 95 %" in text
+    assert "No run contradicts the ledger." in text
+    assert (
+        "at least 7.31, the ledger says 1.53" in text
+        and "The ledger is contradicted in 2 of 2." in text
+    )
+    weak = copy.deepcopy(WHOLE)
+    for row in weak["audit"]["canaries"]["audits"]:
+        row["epsilon"] = 391.4
+    assert "No attack could have contradicted so large an ε" in _Page(render(weak)).text
+
+
+def test_the_ablation_of_a_study_is_in_the_runs_page(render):
+    text = _Page(render(WHOLE)).text
+    part = text[text.index("Of a study of preset full") :]
+    assert "mix, no human floor 11.9 %" in part
+    assert "−4.3 to −1.6 %" in part and "+1.8 to ∞" in part
+    assert "Not shown to help: typing noise" in part
 
 
 def test_unbounded_and_absent_figures_are_drawn(render):
@@ -494,6 +635,36 @@ CERTIFICATE = {
         }
     ],
     "passed": False,
+}
+
+
+def _without_noise(audit):
+    rows = [row | {"violated": True, "lower_bound": 7.31} for row in audit["audits"]]
+    return audit | {"audits": rows}
+
+
+WHOLE = RESULTS | {
+    "contamination": CERTIFICATE,
+    "audit": {
+        "canaries": AUDIT,
+        "canaries_without_noise": _without_noise(AUDIT),
+        "memorisation": MEMORISATION,
+    },
+    "ablation": {
+        "preset": "full",
+        **{
+            name: STUDY[name]
+            for name in ("seeds", "users", "targets", "arms", "lifts", "ablations")
+        },
+    },
+}
+"""RESULTS and all that a run may have beside: every section of the page."""
+WHOLE["device"] = RESULTS["device"] | {
+    "suggest_p95_ms": 4.13,
+    "word_p50_ms": 0.33,
+    "keystroke_p50_ms": 1.21,
+    "keystroke_p95_ms": 2.61,
+    "files_bytes": {"model.tflite": 1_201_337, "lexicon.bin": 190_211},
 }
 
 

@@ -151,16 +151,21 @@ def test_95_percent_intervals_hold_the_truth_in_93_to_97_percent_of_1000_experim
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("users", "seeds", "seed_sd"),
-    [(264, 2, 0.05), (264, 3, 0), (264, 3, 0.02), (264, 3, 0.05), (30, 3, 0.05)],
+    [(264, 3, 0), (264, 3, 0.02), (264, 3, 0.05), (264, 3, 0.2), (264, 5, 0.05), (30, 3, 0.05)],
 )
-def test_few_seeds_never_hold_less_than_they_say(users, seeds, seed_sd):
-    """Where users vary as much as seeds, two or three seeds cannot tell: then rather too wide."""
+def test_few_seeds_hold_the_truth_in_93_to_97_percent_of_1000_experiments(users, seeds, seed_sd):
     held = _count_held(1_000, users, seeds, seed_sd, resamples=1_000)
-    assert (held >= 0.95).all() and (held <= 0.985).all(), held
+    assert (held >= 0.93).all() and (held <= 0.97).all(), held
+
+
+@pytest.mark.slow
+def test_two_seeds_tell_little_but_are_not_far_off():
+    held = _count_held(1_000, 264, seeds=2, seed_sd=0.05, resamples=1_000)
+    assert (held >= 0.91).all() and (held <= 0.985).all(), held
 
 
 def test_variances_of_users_and_seeds_add_up():
-    """Widths against a jackknife over users and the spread of seeds, each with its t quantile."""
+    """Widths against a jackknife over users and the spread of seeds: between too wide and too narrow."""
     rng, users, seeds = np.random.default_rng(13), 60, 3
     totals, skill, tastes = _ask_users(rng, users)
     a, b = (_answer(rng, totals, skill + taste, seeds, 0.1) for taste in tastes)
@@ -185,11 +190,16 @@ def test_variances_of_users_and_seeds_add_up():
         covariance = jackknife(estimate)
         common = (covariance.sum() - covariance.trace()) / 6
         each = [estimate(s, np.full(users, True)) for s in range(seeds)]
-        parts = (
-            scipy.stats.t.ppf(0.975, users - 1) ** 2 * common,
-            scipy.stats.t.ppf(0.975, seeds - 1) ** 2 * np.var(each, ddof=1) / seeds,
+        parts = (common, np.var(each, ddof=1) / seeds)
+        wide = math.hypot(
+            *(
+                scipy.stats.t.ppf(0.975, freedom) * math.sqrt(part)
+                for part, freedom in zip(parts, (users - 1, seeds - 1), strict=True)
+            )
         )
-        assert width == pytest.approx(2 * math.sqrt(sum(parts)), rel=0.06)
+        freedom = sum(parts) ** 2 / (parts[0] ** 2 / (users - 1) + parts[1] ** 2 / (seeds - 1))
+        narrow = scipy.stats.t.ppf(0.975, freedom) * math.sqrt(sum(parts))
+        assert width == pytest.approx(2 * (wide + 2 * narrow) / 3, rel=0.06)
     assert found.value == pytest.approx(np.mean(b - a) / np.mean(totals))
 
 

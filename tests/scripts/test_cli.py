@@ -46,6 +46,7 @@ def test_help_is_there_without_a_heavy_import() -> None:
         "export",
         "evaluate",
         "compare",
+        "report",
         "suggest",
         "install",
         "rollback",

@@ -31,6 +31,17 @@ def test_bench_device_needs_a_bundle(tmp_path: Path) -> None:
     assert done.stderr.startswith("keyfed: manifest.json: missing")
 
 
+def test_a_day_is_typed_from_the_committed_chats(finished: FinishedRun) -> None:
+    arguments = ("--bundle", finished.bundle, "--day", "--keystrokes", "60", "--json")
+    done = run_keyfed("bench", "device", *arguments)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert figures["keystrokes"] == 60 and len(figures["resident_bytes"]) == 10
+    done = run_keyfed("bench", "device", *arguments, "--against-fused")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--day or --against-fused" in done.stderr
+
+
 def test_a_kind_that_is_none_is_refused(tmp_path: Path) -> None:
     done = run_keyfed("export", "--out", tmp_path / "run", "--quantisation", "int4")
     assert done.returncode == 2

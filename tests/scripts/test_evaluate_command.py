@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from device_runtime import typed_text
 from device_runtime.keyboard import Keyboard
 from device_runtime.words import normalize, split_words
 from scripts.held_out import read_users
@@ -81,6 +82,29 @@ def test_figures_are_the_same_for_any_file_and_number_of_processes(
     assert figures["users"] == len(MESSAGES)
     savings = figures["keystroke_savings"]["value"]
     assert savings == pytest.approx(count_savings(Keyboard.open(finished.bundle)))
+
+
+def test_speed_is_of_whole_users_of_the_fixed_text(finished: FinishedRun) -> None:
+    done = run_keyfed(
+        *(
+            "bench",
+            "evaluate",
+            "--bundle",
+            finished.bundle,
+            "--words",
+            3,
+            "--processes",
+            1,
+            "--json",
+        )
+    )
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    words = [word for message in typed_text.MESSAGES for word in message.split()]
+    assert figures["words"] == 4 * sum(any(map(str.isalnum, word)) for word in words)
+    assert (figures["users"], figures["processes"]) == (1, 1)
+    for name in ("next_words", "all_figures"):
+        assert figures[f"{name}_per_minute"] > 0 and figures[f"{name}_cpu_s_per_1000"] > 0
 
 
 def count_savings(keyboard: Keyboard) -> float:

@@ -8,19 +8,24 @@ import re
 import shutil
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from device_runtime.keyboard import Keyboard
 from device_runtime.lexicon import Lexicon
 from device_runtime.tokenizer import Tokenizer
+from eval.next_word import score_users
+from eval.targets import EvaluationVocabulary
+from federated.accounting import account, project
 from federated.ledger import Ledger
 from federated.population import read_message_file, split_population
 from scripts.config import load_config
 from scripts.pipeline import ARMS, STEPS
-from scripts.results import _null_infinities, count_rounds_to_match, print_headline
+from scripts.results import _null_infinities, print_headline
 from tests.scripts.command import run_keyfed, run_keyfed_killed_at, stop_keyfed_at
 from tests.scripts.conftest import FinishedRun
 from tests.sources import SECRET_USER, SECRET_WORD
@@ -29,6 +34,19 @@ SHARES = ("top1", "top3", "top1_all", "oov_rate", "keystroke_savings")
 
 TYPED_FIGURES = ("correction", "correction_by_letters", "false_correction")
 TYPED_FIGURES += ("false_correction_by_letters", "completion")
+
+
+def split_as(finished: FinishedRun) -> dict[str, dict[str, list[str]]]:
+    """The run's messages by side and user."""
+    population = load_config(str(finished.preset)).population
+    shares = (population.train_share, population.validation_share)
+    split, _ = split_population(
+        read_message_file(finished.population),
+        population.rotation,
+        population.max_messages,
+        (*shares, 1 - sum(shares)),
+    )
+    return split
 
 
 def refuse_constant(name: str) -> None:
@@ -74,8 +92,11 @@ def test_results_hold_every_key_of_the_contract(finished: FinishedRun) -> None:
     assert results["environment"]["tensorflow-federated"] == "0.87.0"
     assert results["seeds"] == {"run": 1}
     assert results["preset"] == "own"
-    assert results["config"] == load_config(str(finished.preset)).model_dump(mode="json")
-    assert results["commands"] == [f"keyfed run --preset {finished.preset} --out {finished.out}"]
+    config = load_config(str(finished.preset)).model_dump(mode="json")
+    config["population"]["messages"] = finished.population.name
+    config["text"]["files"] = ["web.jsonl"]
+    assert results["config"] == config
+    assert results["commands"] == ["./scripts/setup", "keyfed run --preset own.yaml --out out"]
     records = {
         str(path.parent.relative_to(finished.out)) for path in finished.out.rglob("stage.json")
     }
@@ -86,16 +107,71 @@ def test_results_hold_every_key_of_the_contract(finished: FinishedRun) -> None:
     assert results["rounds_to_match"] in (None, 0, 2, 3)
 
 
-@pytest.mark.parametrize(
-    ("accuracies", "rounds"),
-    [((0.3, 0.1, 0.1), 0), ((0.1, 0.25, 0.3), 8), ((0.1, 0.2, 0.24), None)],
-)
-def test_rounds_to_match_are_the_first_at_the_baselines_end(accuracies, rounds) -> None:
-    def curve(tops):
-        return [{"round": 4 * i, "top1": top} for i, top in enumerate(tops)]
+def test_convergence_is_the_curve_with_what_it_cost_until_then(finished: FinishedRun) -> None:
+    results = read_results(finished.out)
+    privacy, found = results["privacy"], results["convergence"]
+    config = load_config(str(finished.preset)).federated
+    fleet = (config.production_cohort, config.production_population)
+    strategy = config.strategy(parameters=1)  # the tree's has no use for them
+    for arm in ARMS:
+        points = found["curve"][arm]
+        shown = [{key: point[key] for key in ("round", "top1", "low", "high")} for point in points]
+        assert shown == results["curve"][arm]
+        assert [points[0][key] for key in ("rho", "epsilon", "projected_epsilon")] == [0, 0, 0]
+        for point in points[1:]:  # each device was in one round at most
+            run = (point["round"], config.min_separation, 1, config.delta)
+            guarantee = account(strategy, config.noise_multiplier, *run)
+            assert point["rho"] == pytest.approx(guarantee.rho)
+            assert point["epsilon"] == pytest.approx(guarantee.epsilon)
+            projected = project(guarantee, config.cohort, *fleet).guarantee.epsilon
+            assert point["projected_epsilon"] == pytest.approx(projected)
+        assert points[-1]["epsilon"] == pytest.approx(privacy["epsilon"])
+        assert points[-1]["projected_epsilon"] == pytest.approx(privacy["projected"]["epsilon"])
+        cost, tops = found["cost"][arm], results["arms"][arm]
+        assert cost["pretrained"]["gain"] == tops["pretrained"]["top1"]["value"]
+        assert cost["pretrained"]["words"] == results["data"][arm]["words_read"]
+        assert sum(price["gain"] for price in cost.values()) == pytest.approx(
+            tops["federated"]["top1"]["value"]
+        )
+        assert cost["federated"]["reports"] == 3 * 6
+        for step in STEPS:
+            name = f"{step}/{arm}"
+            assert cost[step]["seconds"] == results["timings_s"][name]
+    ends = [max(point["top1"] for point in results["curve"][arm]) for arm in ARMS]
+    assert all(level["top1"] <= max(ends) for level in found["levels"])
 
-    baseline = curve((0.05, 0.5, 0.26))
-    assert count_rounds_to_match(baseline, curve(accuracies)) == rounds
+
+def test_cohorts_and_confusions_are_of_the_test_users(finished: FinishedRun) -> None:
+    results = read_results(finished.out)
+    vocabulary = EvaluationVocabulary.load(finished.out / "tokenizer" / "vocabulary.txt")
+    users = list(split_as(finished)["test"].values())
+    for step in STEPS:
+        web, synthetic = (results["arms"][arm][step]["top1"]["value"] for arm in ARMS)
+        rows = {row["cohort"]: row for row in results["cohorts"][step]["rows"]}
+        for low, high in (("few", "many"), ("short", "long")):
+            sides = [rows[f"{side} messages"] for side in (low, high) if f"{side} messages" in rows]
+            if not sides:
+                continue  # all users alike
+            assert sum(row["users"] for row in sides) == len(users)
+            targets = sum(row["targets"] for row in sides)
+            for figure, whole in (("baseline", web), ("share", synthetic)):
+                share = sum(row[figure] * row["targets"] for row in sides) / targets
+                assert share == pytest.approx(whole)
+        assert rows and all(row["users"] >= 5 for row in rows.values())
+        confusions = results["confusions"][step]
+        for arm, right in zip(ARMS, ("baseline_right", "ours_right"), strict=True):
+            keyboard = finished.out / "exported" / f"{arm}-{step}" / "bundle"
+            scores = score_users(partial(Keyboard.open, keyboard), users, vocabulary, 100)
+            assert confusions["targets"] == scores.in_vocab.sum()
+            assert confusions["both_right"] + confusions[right] == scores.top1_in.sum()
+        for kind in ("gained", "lost", "missed"):
+            for row in confusions[kind]:
+                assert row["users"] >= 5
+                assert {row["meant"], row["baseline"], row["ours"]} <= set(vocabulary.words)
+    assert any(results["confusions"]["pretrained"][kind] for kind in ("gained", "lost", "missed"))
+    page = (finished.out / "report.html").read_text("utf-8")
+    for section in ("cohorts", "confusions", "convergence"):
+        assert f'id="{section}"' in page
 
 
 def test_rounds_are_logged_as_they_were(finished: FinishedRun) -> None:
@@ -190,15 +266,7 @@ def test_a_second_call_builds_nothing_and_gives_the_same(finished: FinishedRun) 
 def test_evaluate_on_the_test_users_file_gives_the_figures_of_the_run(
     finished: FinishedRun, tmp_path: Path
 ) -> None:
-    config = load_config(str(finished.preset))
-    population = config.population
-    shares = (population.train_share, population.validation_share)
-    split, _ = split_population(
-        read_message_file(finished.population),
-        population.rotation,
-        population.max_messages,
-        (*shares, 1 - sum(shares)),
-    )
+    split = split_as(finished)
     text = tmp_path / "test.jsonl"
     lines = [
         {"user": user, "text": text} for user, texts in split["test"].items() for text in texts
@@ -320,7 +388,8 @@ def test_a_run_killed_at_any_moment_finishes_with_the_same_results(
     assert done.returncode == 0, done.stderr
     assert " ..." not in done.stderr
     undisturbed, results = read_results(finished.out), read_results(out)
-    for part in ("arms", "lift", "curve", "privacy", "parity", "examples", "data"):
+    parts = ("arms", "lift", "curve", "privacy", "parity", "examples", "data", "cohorts")
+    for part in (*parts, "confusions"):
         assert results[part] == undisturbed[part], part
     logs = [path / "federated" / "web" / "rounds.csv" for path in (finished.out, out)]
     first, second = (log.read_text("utf-8").splitlines() for log in logs)

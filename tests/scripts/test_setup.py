@@ -132,6 +132,20 @@ def test_a_named_lock_is_added_to_what_is_there_and_stays_when_it_is_not_named(
     ]
 
 
+def test_kebbie_gets_an_environment_of_its_own_of_its_lock_alone(installed: Path) -> None:
+    (installed / "locks").mkdir()
+    (installed / "locks" / "kebbie.lock").write_text("kebbie==0.5.1\n")
+    write_program(installed / ".venv-kebbie" / "bin" / "python", PYTHON)
+    (installed / ".venv" / "bin" / "python").unlink()
+    for _ in range(2):
+        assert run_setup(installed, "kebbie").returncode == 0
+    assert pip_calls(installed) == [
+        "--no-deps --require-hashes -r locks/kebbie.lock",
+        "--no-deps --no-build-isolation -e .",
+    ]
+    assert (installed / ".venv-kebbie" / ".keyfed-kebbie.lock").exists()
+
+
 def test_an_unknown_lock_is_one_clear_line(installed: Path) -> None:
     done = run_setup(installed, "flet")
     assert_one_line(done, "no locks/flet.lock", "locks/README.md")
