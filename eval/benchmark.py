@@ -21,6 +21,7 @@ OURS_BEFORE = "synthetic_pretrained"
 TEXTS = ("web", "synthetic")
 STEPS = ("pretrained", "federated")
 FLOAT = "float"
+SECTIONS = ("population", "split", "test", "metric", "vocabulary", "budget", "seeds")
 FIGURES = ("top1", "top3", "top1_all", "top3_all")
 
 Count = Annotated[int, pydantic.Field(ge=1)]
@@ -59,6 +60,13 @@ class Protocol(pydantic.BaseModel, frozen=True, extra="forbid"):
     ngrams: dict[str, Ngrams]
     latency_repeats: Count
     sha256: str = ""
+
+    @pydantic.field_validator("facts")
+    @classmethod
+    def _check_sections(cls, facts: dict[str, Any]) -> dict[str, Any]:
+        if set(facts) != set(SECTIONS):
+            raise ValueError(f"give the sections {', '.join(SECTIONS)}")
+        return facts
 
     @classmethod
     def load(cls, path: Path = PROTOCOL) -> "Protocol":

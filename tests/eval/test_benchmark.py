@@ -141,6 +141,7 @@ def test_the_protocol_has_its_hash_and_names_the_field_that_does_not_fit(tmp_pat
         ({"version": 0}, "version"),
         ({"extra": 1}, "extra"),
         ({"ngrams": 1}, "ngrams"),
+        ({"facts": {"test": {}}}, "facts: .*sections population, split"),
     ):
         path.write_text(json.dumps(content | change), "utf-8")
         with pytest.raises(ValueError, match=f"protocol.json: {said}"):
