@@ -2,9 +2,8 @@
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 try:
     import typer
@@ -16,24 +15,30 @@ except ModuleNotFoundError:  # the device runtime alone was installed
     raise SystemExit(2) from None
 
 from scripts.account import account, mechanisms
+from scripts.bench import bench
 from scripts.compare import compare
-from scripts.device import (
-    bench_device,
-    install,
-    keyboard,
-    rollback,
-    suggest,
-    type_message,
-)
-from scripts.evaluate import bench_evaluate, evaluate
+from scripts.device import install, keyboard, rollback, suggest, type_message
+from scripts.evaluate import evaluate
 from scripts.fleet import fleet
 from scripts.kebbie import kebbie
 from scripts.plan import plan
 from scripts.report import report
-from scripts.synthesize import print_figures, synthesize
-
-if TYPE_CHECKING:
-    from scripts.config import RunConfig
+from scripts.run_stage import (
+    Arm,
+    AsJson,
+    Force,
+    Out,
+    Preset,
+    Rotation,
+    Step,
+    check_arm,
+    check_step,
+    isolate,
+    publish,
+    rotate,
+    run_stage,
+)
+from scripts.synthesize import synthesize
 
 app = typer.Typer(
     help="Trains a phone keyboard's next-word model on synthetic typing text and private federated learning.",
@@ -41,7 +46,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-bench = typer.Typer(help="Speed on this machine.", no_args_is_help=True)
 app.add_typer(synthesize, name="synthesize")
 app.add_typer(fleet, name="fleet")
 app.add_typer(bench, name="bench")
@@ -57,20 +61,6 @@ app.command()(install)
 app.command()(rollback)
 app.command()(keyboard)
 app.command("type")(type_message)
-bench.command("device")(bench_device)
-bench.command("evaluate")(bench_evaluate)
-
-Preset = Annotated[str, typer.Option(help="quick, full, gboard, loop, test, or a YAML file.")]
-Out = Annotated[
-    Path, typer.Option(help="Folder of the run; a finished stage there is not run again.")
-]
-Arm = Annotated[str, typer.Option(help="web or synthetic.")]
-Step = Annotated[str, typer.Option(help="pretrained or federated.")]
-Rotation = Annotated[
-    int | None, typer.Option(min=0, help="Which users are tested; default: the preset's, 0.")
-]
-Force = Annotated[bool, typer.Option(help="Run it again even if nothing changed.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 
 
 @app.command()
@@ -88,8 +78,8 @@ def run(
 
         return report_stage(run)
 
-    folder = _run_stage(out, preset, force, choose, everything=True, eval_rotation=eval_rotation)
-    _publish(folder, out, "results.json", "report.html")
+    folder = run_stage(out, preset, force, choose, everything=True, eval_rotation=eval_rotation)
+    publish(folder, out, "results.json", "report.html")
     results = json.loads((folder / "results.json").read_text("utf-8"))
     if as_json:
         print(json.dumps(results))
@@ -105,9 +95,7 @@ def pretrain(
     out: Out, arm: Arm = "synthetic", preset: Preset = "quick", force: Force = False
 ) -> None:
     """Pre-train one arm on public text."""
-    print(
-        _run_stage(out, preset, force, lambda run: run.pretrained(_check_arm(arm))) / "weights.npz"
-    )
+    print(run_stage(out, preset, force, lambda run: run.pretrained(check_arm(arm))) / "weights.npz")
 
 
 @app.command()
@@ -115,9 +103,7 @@ def federate(
     out: Out, arm: Arm = "synthetic", preset: Preset = "quick", force: Force = False
 ) -> None:
     """Fine-tune one pre-trained arm by private federated learning."""
-    print(
-        _run_stage(out, preset, force, lambda run: run.federated(_check_arm(arm))) / "weights.npz"
-    )
+    print(run_stage(out, preset, force, lambda run: run.federated(check_arm(arm))) / "weights.npz")
 
 
 @app.command()
@@ -134,9 +120,9 @@ def export(
     """Write one arm's keyboard bundle."""
     from model.quantisation import check_quantisation
 
-    _check_arm(arm), _check_step(step)
+    check_arm(arm), check_step(step)
     kind = check_quantisation(quantisation)
-    print(_run_stage(out, preset, force, lambda run: run.exported(arm, step, kind)) / "bundle")
+    print(run_stage(out, preset, force, lambda run: run.exported(arm, step, kind)) / "bundle")
 
 
 @app.command()
@@ -159,9 +145,9 @@ def audit(
     """Canaries in federated runs against their ledgers, for the next report too; exit code 1 if they contradict one."""
     from scripts.config import load_config
 
-    _check_arm(arm)
+    check_arm(arm)
     config = load_config(preset)
-    _isolate(config)
+    isolate(config)
     from scripts.audit import (
         audit_runs,
         choose_folder,
@@ -173,7 +159,7 @@ def audit(
     from scripts.pipeline import Run
 
     folder = choose_folder(Run(out, config, preset), arm)
-    _run_stage(folder, preset, False, lambda run: run.pretrained(arm))
+    run_stage(folder, preset, False, lambda run: run.pretrained(arm))
     run = Run(folder, config, preset)
     figures: dict[str, Any] = {"audits": audit_runs(run, arm, canaries, seeds, remove_noise)}
     write_audits(figures["audits"], run, arm, not remove_noise, out)
@@ -221,7 +207,7 @@ def study(
     from scripts.stages import lock_run
     from scripts.study import read_loop, run_study
 
-    config = _rotate(load_config(preset), eval_rotation)
+    config = rotate(load_config(preset), eval_rotation)
     loops = [read_loop(path) for path in loop or ()]
     files = (*config.text.files, *(web or ()))
     config = config.model_copy(
@@ -267,7 +253,7 @@ def loop(
 
         return loop_stage(run, config)
 
-    folder = _run_stage(out, preset, force, choose)
+    folder = run_stage(out, preset, force, choose)
     record = json.loads((folder / "loop.json").read_text("utf-8"))
     if as_json:
         print(json.dumps(record))
@@ -337,168 +323,15 @@ def benchmark(
         beside = None if bundle is None else (name, bundle)
         return table_of.benchmark_stage(run, by, bool(without), beside)
 
-    _run_stage(out, preset, False, choose_tokenizer)
-    folder = _run_stage(out, preset, False, choose)
-    _publish(folder, out, table_of.TABLE)
+    run_stage(out, preset, False, choose_tokenizer)
+    folder = run_stage(out, preset, False, choose)
+    publish(folder, out, table_of.TABLE)
     table = json.loads((folder / table_of.TABLE).read_text("utf-8"))
     print(json.dumps(table)) if as_json else table_of.print_table(table)
     if submit is not None:
         facts = table_of.describe_code() | {"environment": table["environment"]}
         extend_leaderboard(LEADERBOARD, submit, table, by, facts)
         print(f"keyfed: {submit} is in {LEADERBOARD}", file=sys.stderr)
-
-
-@bench.command("typing")
-def bench_typing(as_json: AsJson = False) -> None:
-    """Words a second of the typing simulator on one core, without the keystroke log."""
-    from synthetic_text.typing_check import measure_words_per_second
-
-    print_figures({"words_per_s": measure_words_per_second()}, as_json)
-
-
-@bench.command("quantisation")
-def bench_quantisation(
-    out: Out,
-    arm: Arm = "synthetic",
-    step: Step = "federated",
-    preset: Preset = "quick",
-    positions: Annotated[int, typer.Option(min=1, help="Words of held-out text.")] = 10_000,
-    as_json: AsJson = False,
-) -> None:
-    """Every kind of stored weights against the float model: words in common, accuracy, bytes, latency."""
-    _check_arm(arm), _check_step(step)
-    _run_stage(out, preset, False, lambda run: run.exported(arm, step))
-    from scripts.config import load_config
-    from scripts.pipeline import Run
-    from scripts.quantisation import measure_quantisation
-
-    run = Run(out, load_config(preset), preset)
-    print_figures(measure_quantisation(run, arm, step, positions), as_json)
-
-
-@bench.command("noise")
-def bench_noise(out: Out, arm: Arm = "synthetic", preset: Preset = "quick") -> None:
-    """Accuracy after federated runs at several noise / cohort ratios; writes what `keyfed plan` reads."""
-    _run_stage(out, preset, False, lambda run: run.pretrained(_check_arm(arm)))
-    from scripts.config import load_config
-    from scripts.pipeline import Run
-    from scripts.plan import MEASURED, measure_points
-
-    measured = measure_points(Run(out, load_config(preset), preset), arm, out / "noise")
-    MEASURED.write_text(json.dumps(measured, indent=1) + "\n", "utf-8")
-    print(MEASURED)
-
-
-@bench.command("dedup")
-def bench_dedup(
-    lines: Annotated[int, typer.Option(min=1_000, help="Lines to look for duplicates in.")] = (
-        1_000_000
-    ),
-    as_json: AsJson = False,
-) -> None:
-    """Near-duplicates planted among many lines: share found, share of false ones, time, memory."""
-    from synthetic_text.corpora import load_public_source
-    from synthetic_text.duplicates import measure_deduplication, recombine_lines
-
-    text = recombine_lines(load_public_source("news").sentences, lines)
-    print_figures(measure_deduplication(text), as_json)
-
-
-@bench.command("memory")
-def bench_memory(
-    engine: Annotated[str, typer.Option(help="local, tff or ray.")] = "tff",
-    workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 2,
-    devices: Annotated[int, typer.Option(min=100, help="Of the large round.")] = 10_000,
-    rounds: Annotated[int, typer.Option(min=100, help="Of the long run.")] = 500,
-    as_json: AsJson = False,
-) -> None:
-    """Resident memory: of a round of many devices over one of 100, and its growth over many rounds."""
-    from federated.isolation import isolate_network
-
-    isolate_network()  # before anything starts threads
-    from scripts.training import quieten_tensorflow
-
-    quieten_tensorflow()
-    from scripts.memory import measure_memory
-
-    print_figures(measure_memory(engine, workers, devices, rounds), as_json)
-
-
-@bench.command("simulate")
-def bench_simulate(
-    repeats: Annotated[int, typer.Option(min=1, help="Turns of each contestant.")] = 5,
-    as_json: AsJson = False,
-) -> None:
-    """A round of simulated devices: ours, stock TFF, a plain loop, and the machine's matrix-multiply peak, in turns."""
-    from scripts.simulation_contestants import Workload
-    from scripts.simulation_speed import measure_simulation
-
-    print_figures(measure_simulation(Workload(), repeats, (20, 200, 2_000)), as_json)
-
-
-def _check_arm(arm: str) -> str:
-    if arm not in ("web", "synthetic"):
-        raise ValueError(f"--arm {arm}: give web or synthetic")
-    return arm
-
-
-def _check_step(step: str) -> str:
-    if step not in ("pretrained", "federated"):
-        raise ValueError(f"--step {step}: give pretrained or federated")
-    return step
-
-
-def _publish(folder: Path, out: Path, *names: str) -> None:
-    """Copies what a stage made to beside the stages, where people look."""
-    for name in names:
-        content = (folder / name).read_bytes()
-        if not (out / name).is_file() or (out / name).read_bytes() != content:
-            temporary = out / f".{name}"
-            temporary.write_bytes(content)
-            temporary.rename(out / name)
-
-
-def _rotate(config: "RunConfig", eval_rotation: int | None) -> "RunConfig":
-    if eval_rotation is None:
-        return config
-    population = config.population.model_copy(update={"rotation": eval_rotation})
-    return config.model_copy(update={"population": population})
-
-
-def _isolate(config: "RunConfig") -> None:
-    """Nobody outside reaches the engine, unless it is one of another machine; before anything starts threads."""
-    from federated.isolation import isolate_network
-
-    if config.federated.engine_address is None:
-        isolate_network()
-
-
-def _run_stage(
-    out: Path,
-    preset: str,
-    force: bool,
-    choose: Callable[[Any], Any],
-    everything: bool = False,
-    eval_rotation: int | None = None,
-) -> Path:
-    """Folder of the chosen stage, after those it needs; `force` builds it again, or everything it needs as well."""
-    from scripts.config import load_config
-
-    config = _rotate(load_config(preset), eval_rotation)
-    _isolate(config)
-    from scripts.pipeline import Run, list_needed
-    from scripts.progress import say
-    from scripts.stages import lock_run
-
-    try:
-        with lock_run(out):
-            stage = choose(Run(out, config, preset))
-            names = [needed.name for needed in list_needed(stage)] if everything else [stage.name]
-            run = Run(out, config, preset, frozenset(names if force else ()))
-            return run.ensure(choose(run))
-    except KeyboardInterrupt:
-        say("keyfed: stopped; the same command goes on from here")
-        raise SystemExit(130) from None
 
 
 def main() -> None:
