@@ -146,8 +146,14 @@ def _start_ray(cpus: int) -> subprocess.Popen:
     """Starts Ray on this machine and returns the guard that ends it when its standard input does.
 
     Raises:
+        ValueError: Ray was imported before; it has read its settings then, and knows no token.
         RuntimeError: it did not start in several attempts; Ray gives each half a minute, little on a loaded machine.
     """
+    if "ray" in sys.modules and os.environ.get("RAY_AUTH_TOKEN") != _TOKEN:
+        raise ValueError(
+            "engine ray: Ray was imported before the engine was made, too late for its token: make the engine first, or"
+            " join a cluster by engine_address"
+        )
     os.environ |= _QUIET | {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": _TOKEN,

@@ -258,6 +258,13 @@ def test_where_no_cluster_is_the_engine_says_how_to_start_one(
         create_engine("ray", training, address=address)
 
 
+def test_ray_that_was_imported_before_is_refused(training, ray_engine, monkeypatch) -> None:
+    """It has read its settings then: it would start without the token, or wait for minutes."""
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    with pytest.raises(ValueError, match=r"engine ray: Ray was imported before .*engine_address"):
+        create_engine("ray", training)
+
+
 @pytest.fixture(scope="module")
 def reference(local_engine, tmp_path_factory) -> dict[str, np.ndarray]:
     """Ten rounds with noise on the reference engine."""

@@ -1,5 +1,7 @@
 """TensorFlow Federated's own aggregators give the local engine's secure sum, from one client a device."""
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -46,8 +48,8 @@ def centre(total: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("name", ["tff", pytest.param("ray", marks=pytest.mark.slow)])
 def test_every_engine_gives_the_local_sum_for_any_deal(store, name) -> None:
     """Integers add up the same in any order; floats differ in the last bit, so some values round otherwise."""
-    if name == "ray":
-        pytest.importorskip("ray")
+    if name == "ray" and find_spec("ray") is None:
+        pytest.skip("./scripts/setup fleet")
     whole = cut(store, range(DEVICES))
     [(local, metrics)] = run("local", whole)
     (one, one_metrics), (two, _) = run(name, whole, cut(store, [10, 1], [0, 2, 9], range(3, 9)))
