@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ from eval.benchmark import Count, Protocol, Sha256, describe_fault
 
 LEADERBOARD = Path(__file__).parent / "leaderboard.json"
 Share = Annotated[float, pydantic.Field(ge=-1, le=1)]
+_NAME = r"^[\w .+-]{1,60}$"
 
 
 class Figure(pydantic.BaseModel, frozen=True, extra="forbid"):
@@ -53,7 +55,7 @@ class Entry(pydantic.BaseModel, frozen=True, extra="forbid"):
         sha256: of the entry before and all of this one, so that a change of either shows.
     """
 
-    name: Annotated[str, pydantic.Field(pattern=r"^[\w .+-]{1,60}$")]
+    name: Annotated[str, pydantic.Field(pattern=_NAME)]
     protocol: ProtocolMark
     date: str
     version: str
@@ -111,6 +113,16 @@ def load_leaderboard(path: Path, protocol: Protocol) -> Leaderboard:
     return board
 
 
+def check_name(board: Leaderboard, name: str) -> None:
+    """Raises ValueError if an entry cannot be called so, or one is."""
+    if not re.fullmatch(_NAME, name):
+        raise ValueError(
+            f"{name!r}: a name has 1 to 60 letters, digits, spaces or . + - _: give another"
+        )
+    if any(entry.name == name for entry in board.entries):
+        raise ValueError(f"{name} is in the leaderboard already: give another name")
+
+
 def extend_leaderboard(
     path: Path,
     name: str,
@@ -132,8 +144,7 @@ def extend_leaderboard(
             `load_leaderboard` refuses the file.
     """
     board = load_leaderboard(path, protocol)
-    if any(entry.name == name for entry in board.entries):
-        raise ValueError(f"{path}: {name} is there already: give another name")
+    check_name(board, name)
     if table["protocol"] != {"version": protocol.version, "sha256": protocol.sha256}:
         raise ValueError(
             f"the table is of protocol {table['protocol']['version']} with another hash than the committed one: run"

@@ -295,7 +295,7 @@ def benchmark(
 ) -> None:
     """Our arms beside KenLM and other n-grams of the same text, by a fixed protocol: benchmark.json."""
     from eval.benchmark import PROTOCOL, Protocol
-    from eval.leaderboard import LEADERBOARD, extend_leaderboard, load_leaderboard
+    from eval.leaderboard import LEADERBOARD, check_name, extend_leaderboard, load_leaderboard
     from scripts import benchmark as table_of
 
     by = Protocol.load(protocol or PROTOCOL)
@@ -308,7 +308,7 @@ def benchmark(
             raise ValueError(
                 "--submit: only a complete table of eval/protocol.json is added: leave --without and --protocol out"
             )
-        load_leaderboard(LEADERBOARD, by)
+        check_name(load_leaderboard(LEADERBOARD, by), submit)
     if not without:
         from eval.kenlm_model import import_kenlm
 

@@ -190,7 +190,7 @@ def test_other_tables_are_refused_and_the_file_stays_as_it_was(protocol: Protoco
     content = board.read_bytes()
     other = {"version": 1, "sha256": "0" * 64}
     for name, change, said in (
-        ("first", {}, "first is there already"),
+        ("first", {}, "first is in the leaderboard already"),
         ("a\nb", {}, "name"),
         ("next", {"protocol": other}, "another hash"),
         ("next", {"rows": table["rows"][:-1]}, f"no {protocol.rows[-1]}"),

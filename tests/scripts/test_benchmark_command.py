@@ -188,6 +188,9 @@ def test_what_it_cannot_do_is_one_line(measured: Benchmark) -> None:
     ):
         refused = CliRunner().invoke(app, list(map(str, measured.command(*more))))
         assert isinstance(refused.exception, ValueError) and said in str(refused.exception)
+    for name, said in (("keyfed quick", "in the leaderboard already"), ("a/b", "letters, digits")):
+        refused = CliRunner().invoke(app, ["benchmark", "--run", out, "--submit", name])
+        assert isinstance(refused.exception, ValueError) and said in str(refused.exception)
     hidden = Path(out).parent / "hidden"
     (hidden / "kenlm").mkdir(parents=True)
     (hidden / "kenlm" / "__init__.py").write_text("raise ModuleNotFoundError('kenlm')")
