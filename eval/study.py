@@ -33,6 +33,7 @@ ARMS = (
     "synthetic_no_dedup",
     "synthetic_with_dedup",
     "synthetic_no_floor",
+    "synthetic_no_everyday",
     "synthetic_adapted",
     "real_chat",
 )
@@ -54,6 +55,7 @@ PARTS = {
     "synthetic_no_dedup": "dropping duplicates",
     "synthetic_with_dedup": "keeping duplicates",
     "synthetic_no_floor": "the floor of human text",
+    "synthetic_no_everyday": "everyday chats",
     ADAPTED: "private adaptation",
 }
 

@@ -14,12 +14,12 @@ from device_runtime.bundle import open_bundle
 from device_runtime.card import list_sections
 from scripts.pipeline import ARMS, STEPS, Run
 from scripts.text_card import SYNTHETIC_CARD, WEB_CARD
+from synthetic_text.llm_chats import CORPUS_NAMES
 
 AUDIT = "audit"
 """Folder, below a run's, of what `keyfed audit` found."""
 _AUDITS = ("canaries", "canaries_without_noise", "memorisation")
 _STUDY = "study.json"
-_CORPORA = ("llm_chats", "llm_messages")
 _CARD_FACTS = (
     "description",
     "lines",
@@ -85,7 +85,7 @@ def _read_cards(run: Run) -> dict[str, Any]:
         name: run.read_json(f"contamination/{name}.card.json")
         for name in (WEB_CARD, SYNTHETIC_CARD)
     }
-    for name in _CORPORA:
+    for name in CORPUS_NAMES.values():
         path = files("synthetic_text") / "data" / f"{name}.card.json"
         cards[name] = json.loads(path.read_text("utf-8"))
     return {

@@ -50,15 +50,25 @@ def generate(
     instruct: Annotated[
         bool, typer.Option("--instruct", help="The endpoint's model follows instructions.")
     ] = False,
+    family: Annotated[
+        list[str] | None,
+        typer.Option(help="chat, everyday or message; may be given again. Default: all."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Have an LLM write chats and messages, half each; those that pass the filters are the corpus."""
+    """Have an LLM write chats and messages, as many words each; what passes the filters is the corpus."""
     from scripts.progress import show_progress
     from synthetic_text.generation import generate as generate_corpus
 
     with _one_line_endpoint_errors(), show_progress("generate", words) as advance:
         kept = generate_corpus(
-            out, words, seed, endpoint, lambda done: advance(min(done, words)), instruct
+            out,
+            words,
+            seed,
+            endpoint,
+            lambda done: advance(min(done, words)),
+            instruct,
+            only=family or (),
         )
     print_figures({"words": kept}, as_json)
 

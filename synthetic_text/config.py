@@ -19,6 +19,7 @@ class TextConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
         words: words that each arm's training reads, repeats counted.
         batch_words: words of an optimizer step, so every arm takes words // batch_words steps.
         llm_share: share of LLM-written words in every batch of the synthetic arm.
+        everyday_share: share of everyday chats (`chat_prompts`) among these LLM-written words.
         human_floor: least share of human-written words in every batch of the synthetic arm.
         llm_words: LLM-written words to take at most, whole messages of all families in the same shares; None takes all.
         register_words: web words kept by register and converted; the best of the corpus, not a sample.
@@ -33,6 +34,7 @@ class TextConfig(pydantic.BaseModel, frozen=True, extra="forbid"):
     words: Words
     batch_words: Annotated[int, pydantic.Field(ge=50)]
     llm_share: Share = 0.5
+    everyday_share: Share = 0.5
     human_floor: Share = 0.3
     llm_words: Words | None = None
     register_words: Words

@@ -1,9 +1,9 @@
 """Phone text written by a language model: prompts of several families in, a log and a corpus out.
 
-Chats between two personas (`chat_prompts`) and single messages (`message_prompts`), each for base
-models and for instruct models (`instruct_prompts`). Answers are appended to a log as they come, and
-the corpus is a pure function of the logs, so a killed run goes on where it was. Nothing private is
-read here.
+Chats between two personas, full of particulars or of everyday phrases (`chat_prompts`), and single
+messages (`message_prompts`); for instruct models chats and messages (`instruct_prompts`). Answers
+are appended to a log as they come, and the corpus is a pure function of the logs, so a killed run
+goes on where it was. Nothing private is read here.
 """
 
 import gzip
@@ -59,11 +59,12 @@ _DIVERSITY_WORDS = 50_000
 
 
 def load_families(instruct: bool = False) -> list[Family]:
-    """Chats and single messages, asked of a base model or of an instruct model."""
+    """Chats, everyday chats of base models, and single messages."""
     tables = load_tables()
     if instruct:
         return list(load_instruct_families(tables))
-    return [load_chat_family(tables), load_message_family(tables)]
+    everyday = load_chat_family(tables, name="everyday")
+    return [load_chat_family(tables), everyday, load_message_family(tables)]
 
 
 def find_families() -> dict[tuple[str, str], Family]:
@@ -80,8 +81,9 @@ def generate(
     progress: Callable[[int], None] = lambda accepted_words: None,
     instruct: bool = False,
     timeout_s: float = REQUEST_TIMEOUT_S,
+    only: Sequence[str] = (),
 ) -> dict[str, int]:
-    """Has the model write until `words` words, half of each family, have passed the sift.
+    """Has the model write until `words` words, as many of each family, have passed the sift.
 
     Args:
         out_dir: folder of the log, `answers.jsonl`, and of the corpus as `build_corpus` writes it.
@@ -92,18 +94,22 @@ def generate(
         progress: called with the accepted words so far after each answer.
         instruct: whether the endpoint's model follows instructions (chat completions).
         timeout_s: of one try of a request.
+        only: names of the families to ask; all if empty.
 
     Returns:
         Words of each family that are in the corpus, after all filters.
 
     Raises:
         EndpointError: the endpoint died or answers nothing useful. Answers before are in the log.
-        ValueError: the log is damaged, of other prompts, or in use by another process; or instruct
-            without an endpoint.
+        ValueError: the log is damaged, of other prompts, or in use by another process; a family that
+            there is not; or instruct without an endpoint.
     """
     if instruct and endpoint is None:
         raise ValueError("instruct: the embedded model is a base model; give an endpoint")
-    families = load_families(instruct)
+    families = {family.name: family for family in load_families(instruct)}
+    if unknown := sorted(set(only) - families.keys()):
+        raise ValueError(f"family {unknown[0]!r}: not one of {', '.join(families)}")
+    asked = [family for name, family in families.items() if not only or name in only]
     filters = list_corpus_filters()  # now: a missing package is not found out after hours
     log_path = out_dir / LOG_NAME
     with ExitStack() as context:
@@ -122,12 +128,12 @@ def generate(
             complete, name = connect_to(endpoint, timeout_s=timeout_s)
             completes, model = [complete], {"name": name}
         before = 0
-        for i, family in enumerate(families):
+        for i, family in enumerate(asked):
 
             def add_progress(accepted: int, before: int = before) -> None:
                 progress(before + accepted)
 
-            share = words * (i + 1) // len(families) - words * i // len(families)
+            share = words * (i + 1) // len(asked) - words * i // len(asked)
             before += collect_answers(log_path, completes, model, family, share, seed, add_progress)
     return build_corpus([log_path], out_dir, filters)
 
@@ -238,7 +244,7 @@ def build_corpus(
 ) -> dict[str, int]:
     """Sifts and filters logs, and writes a file with a card for each family, and what was rejected.
 
-    `llm_chats.jsonl.gz`, `llm_messages.jsonl.gz`, `.card.json` and `.card.md` of each, and
+    `llm_chats.jsonl.gz`, `llm_everyday.jsonl.gz`, `llm_messages.jsonl.gz`, `.card.json` and `.card.md` of each, and
     `llm_rejected.jsonl.gz`, {family, chat, reason, text} a line. The same logs and prompts give the
     same files.
 
@@ -387,6 +393,10 @@ _DESCRIPTIONS = {
     "pre-training keyboards. A chat a line: chat, topic, stratum, messages as [speaker, text]. Made "
     "by `keyfed synthesize generate`. Sampling in batches does not repeat bit for bit, so the file, "
     "and not the seed, is the record.",
+    "everyday": "Two-person phone chats in the phrases that most chats are made of, written by a "
+    "language model from few-shot prompts, for pre-training keyboards. A chat a line: chat, topic, "
+    "stratum, messages as [speaker, text]. Made by `keyfed synthesize generate`. Sampling in batches "
+    "does not repeat bit for bit, so the file, and not the seed, is the record.",
     "message": "Single phone messages written by a language model for a persona, relationship, "
     "situation and tone, from few-shot prompts, for pre-training keyboards. An answer a line: chat, "
     "topic, stratum, messages as [speaker, text], one after the other but of no conversation. Made "

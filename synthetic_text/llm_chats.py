@@ -24,7 +24,11 @@ from synthetic_text.filters import (
     normalize_message,
 )
 
-CORPUS_NAMES: Mapping[str, str] = {"chat": "llm_chats", "message": "llm_messages"}
+CORPUS_NAMES: Mapping[str, str] = {
+    "chat": "llm_chats",
+    "everyday": "llm_everyday",
+    "message": "llm_messages",
+}
 """Name of the files of each family."""
 
 _SHORT_REPEATS, _SHORT_REPEAT_SHARE = 20, 0.005
@@ -38,7 +42,7 @@ class Message:
 
     text: str
     family: str
-    """chat or message."""
+    """chat, everyday or message."""
     stratum: str
     """Cell of the tables that it was written for."""
     topic: str
@@ -151,7 +155,7 @@ def decode_messages(data: bytes, family: str) -> list[Message]:
 
 
 def load_llm_chats() -> list[Message]:
-    """The committed corpus, chats and then single messages, each in the order they were written.
+    """The committed corpus, chats, everyday chats, single messages, each in the order they were written.
 
     Raises:
         ValueError: a file is not the one its card describes.

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -41,7 +41,7 @@ class Family(Protocol):
 
     @property
     def name(self) -> str:
-        """chat or message."""
+        """chat, everyday or message."""
         ...
 
     @property
@@ -73,9 +73,11 @@ def number_prompt_set(number: int) -> int:
     return number // (SLOTS * REQUESTS_PER_PROMPT_SET) * SLOTS + number % SLOTS
 
 
-def draw_sampling(rng: random.Random, max_tokens: int) -> dict[str, Any]:
+def draw_sampling(
+    rng: random.Random, max_tokens: int, temperatures: Sequence[float] = TEMPERATURES
+) -> dict[str, Any]:
     """SAMPLING with a temperature and a min-p."""
-    drawn = {"temperature": rng.choice(TEMPERATURES), "min_p": rng.choice(MIN_PS)}
+    drawn = {"temperature": rng.choice(temperatures), "min_p": rng.choice(MIN_PS)}
     return {**SAMPLING, "max_tokens": max_tokens, **drawn}
 
 

@@ -18,6 +18,7 @@ ARM_LABELS = {
     "synthetic_no_dedup": "mix, duplicates left in",
     "synthetic_with_dedup": "mix, duplicates dropped",
     "synthetic_no_floor": "mix, no human floor",
+    "synthetic_no_everyday": "mix, no everyday chats",
     ADAPTED: "mix, privately adapted",
     CEILING: "other users’ real chat",
 }

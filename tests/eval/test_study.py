@@ -36,6 +36,7 @@ SHARES = {
     "synthetic_no_dedup": 0.15,
     "synthetic_with_dedup": 0.23,
     "synthetic_no_floor": 0.23,
+    "synthetic_no_everyday": 0.15,
     ADAPTED: 0.23,
     CEILING: 0.21,
 }
@@ -171,6 +172,7 @@ def test_parts_help_or_hurt_by_the_interval_over_the_mix():
         "synthetic_no_dedup": "helps",  # without it the mix is worse
         "synthetic_with_dedup": "hurts",
         "synthetic_no_floor": "hurts",  # without it the mix is better
+        "synthetic_no_everyday": "helps",
         ADAPTED: "helps",  # with it the mix is better
     }
     assert [row["part"] for row in study["ablations"]] == list(PARTS.values())

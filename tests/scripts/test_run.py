@@ -291,7 +291,7 @@ def test_evaluate_on_the_test_users_file_gives_the_figures_of_the_run(
 
 
 def test_a_bundles_lexicon_is_that_of_its_arms_text(finished: FinishedRun) -> None:
-    for arm, pools in (("web", ["web"]), ("synthetic", ["web_converted", "llm"])):
+    for arm, pools in (("web", ["web"]), ("synthetic", ["web_converted", "llm", "llm_everyday"])):
         messages: list[list[str]] = []
         for name in pools:
             with gzip.open(

@@ -22,7 +22,7 @@ def test_cards_certificate_and_hashes_are_those_of_the_runs_files(finished: Fini
     results = read_results(finished.out)
     certificate = (finished.out / "contamination" / "certificate.json").read_text("utf-8")
     assert results["contamination"] == json.loads(certificate)
-    pools = {"web_text": ["web"], "synthetic_text": ["llm", "web_converted"]}
+    pools = {"web_text": ["web"], "synthetic_text": ["llm", "llm_everyday", "web_converted"]}
     for name, files in pools.items():
         card, lines = results["data_cards"][name], []
         for file in files:
@@ -33,7 +33,7 @@ def test_cards_certificate_and_hashes_are_those_of_the_runs_files(finished: Fini
         assert card["words"] == words
         assert sum(source["words"] for source in card["sources"]) == words
         assert "samples" not in card
-    assert set(results["data_cards"]) == {*pools, "llm_chats", "llm_messages"}
+    assert set(results["data_cards"]) == {*pools, "llm_chats", "llm_everyday", "llm_messages"}
     hashed = results["hashes"]
     assert {name.split("/")[0] for name in hashed} == {"text", "tokenizer", "exported"}
     for name, sha256 in hashed.items():

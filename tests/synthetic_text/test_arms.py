@@ -23,6 +23,7 @@ from synthetic_text.config import TextConfig
 from tests.sources import find_package, write_population, write_web_text
 
 ROOT = Path(__file__).parents[2]
+MIXED = ("llm", "llm_everyday", "web_converted")
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def test_equal_seeds_give_equal_texts_and_other_seeds_others(
 
 def test_every_intended_word_was_typed_as_one_word(texts: PoolTexts) -> None:
     mistyped = 0
-    for name in ("llm", "web_converted"):
+    for name in MIXED:
         source = texts.pools[name]
         for words, typed in zip(source.messages, source.typed, strict=True):
             assert len(words) == len(typed) and all(typed)
@@ -74,12 +75,12 @@ def test_counts_are_those_of_the_texts(config: TextConfig, texts: PoolTexts) -> 
     assert config.words <= web["training_words"] < config.words + longest
     assert web["training_words"] == sum(map(count_words, texts.pools["web"].messages))
     rejected = sum(n for name, n in synthetic.items() if name.startswith("converted_rejected_"))
-    kept = len(texts.pools["llm"].messages) + len(texts.pools["web_converted"].messages)
+    kept = sum(len(texts.pools[name].messages) for name in MIXED)
     offered = synthetic["converted_messages"] - rejected + synthetic["llm_messages"]
     assert kept == offered - synthetic["messages_the_layout_cannot_type"]
     assert synthetic["llm_words"] >= 60_000
     human = {name for name, source in texts.pools.items() if source.human}
-    assert human == set(texts.pools) - {"llm"} == HUMAN_POOLS & set(texts.pools)
+    assert human == set(texts.pools) - {"llm", "llm_everyday"} == HUMAN_POOLS & set(texts.pools)
     for source in texts.pools.values():
         assert len(source.strata) == len(source.repeats) == len(source.messages)
 
@@ -87,7 +88,7 @@ def test_counts_are_those_of_the_texts(config: TextConfig, texts: PoolTexts) -> 
 def test_the_mix_repeats_nothing_that_the_pools_do_not_mark(texts: PoolTexts) -> None:
     written = [
         " ".join(words)
-        for name in ("llm", "web_converted")
+        for name in MIXED
         for words, repeat in zip(texts.pools[name].messages, texts.pools[name].repeats, strict=True)
         if not repeat and count_words(words) > 8
     ]

@@ -36,7 +36,7 @@ from synthetic_text.prompting import REQUESTS_PER_PROMPT_SET
 
 MODEL = {"name": "gemma-test"}
 TABLES = load_tables()
-CHATS, MESSAGES = load_families()
+CHATS, EVERYDAY, MESSAGES = load_families()
 KNOWN = find_families()
 
 
@@ -125,7 +125,7 @@ def test_a_chat_that_says_the_same_again_is_a_loop():
     assert sift_one(answer) == (["come to my house", "no", "no", "no"], {"repetition": 5})
 
 
-@pytest.mark.parametrize("family", [CHATS, MESSAGES], ids=lambda family: family.name)
+@pytest.mark.parametrize("family", [CHATS, EVERYDAY, MESSAGES], ids=lambda family: family.name)
 def test_requests_are_determined_by_their_number_and_keep_examples_for_a_lane(family):
     requests = [family.build_request(3, number) for number in range(SLOTS * 30)]
     assert requests == [family.build_request(3, number) for number in range(SLOTS * 30)]
@@ -141,10 +141,11 @@ def test_requests_are_determined_by_their_number_and_keep_examples_for_a_lane(fa
     assert len(set(prefixes.values())) > len(prefixes) // 2
 
 
-def test_a_chats_prompt_shows_dialogues_of_its_register_and_no_topic_comes_again():
-    requests = [CHATS.build_request(3, number) for number in range(600)]
+@pytest.mark.parametrize("family", [CHATS, EVERYDAY], ids=lambda family: family.name)
+def test_a_chats_prompt_shows_dialogues_of_its_register_and_no_topic_comes_again(family):
+    requests = [family.build_request(3, number) for number in range(600)]
     assert Counter(r.cell["topic"] for r in requests).most_common(1)[0][1] == 1
-    registers = {dialogue.topic: dialogue.register for dialogue in CHATS.prompts.dialogues}
+    registers = {dialogue.topic: dialogue.register for dialogue in family.prompts.dialogues}
     for request in requests[::37]:
         shown = re.findall(r"^\[(.+)\]$", request.prompt, re.MULTILINE)[:-1]
         assert [registers[topic] for topic in shown] == [request.cell["register"]] * 4
@@ -185,9 +186,11 @@ def test_a_run_goes_on_where_it_was_and_asks_nothing_twice(tmp_path):
 def test_families_share_a_log_and_count_their_own_words(tmp_path):
     assert collect(tmp_path, CountingModel(), words=80) == 80
     assert collect(tmp_path, CountingModel(start=500), words=160, family=MESSAGES) == 160
-    assert Counter(entry["family"] for entry in logged(tmp_path)) == {"chat": 10, "message": 20}
-    assert build(tmp_path) == {"chat": 80, "message": 160}
-    for name, entries in (("llm_chats", 10), ("llm_messages", 20)):
+    assert collect(tmp_path, CountingModel(start=900), words=40, family=EVERYDAY) == 40
+    counted = Counter(entry["family"] for entry in logged(tmp_path))
+    assert counted == {"chat": 10, "everyday": 5, "message": 20}
+    assert build(tmp_path) == {"chat": 80, "everyday": 40, "message": 160}
+    for name, entries in (("llm_chats", 10), ("llm_everyday", 5), ("llm_messages", 20)):
         card = json.loads((tmp_path / f"{name}.card.json").read_text())
         assert card["lines"] == entries
 
@@ -271,7 +274,7 @@ def test_logs_from_before_there_were_families_are_chats(tmp_path):
             del entry[key]
         del entry["run"]["tables_sha256"]
     log.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-    assert build(tmp_path) == {"chat": 80, "message": 0}
+    assert build(tmp_path) == {"chat": 80, "everyday": 0, "message": 0}
     written = decode_messages((tmp_path / "llm_chats.jsonl.gz").read_bytes(), "chat")
     groups = CHATS.topic_groups
     assert [m.stratum for m in written] == [
@@ -326,6 +329,11 @@ def test_a_file_holds_what_was_written_to_it():
             '[{"topic": "x", "register": "plain", "messages": ["a", "b"]}]',
             "register 'brief' has 0 dialogues, needs 4",
         ),
+        (
+            "everyday.json",
+            '[{"topic": "x", "register": "plain", "messages": ["a", "b"]}]',
+            "everyday*.json: register 'casual' has 0 dialogues, needs 4",
+        ),
         ("topics.json", '{"food": "bread"}', "group 'food'"),
         ("topics.json", '{"food": ["bread"], "home": ["bread"]}', "'bread' comes twice"),
         ("topics.json", "[]", "needs a JSON object"),
@@ -347,11 +355,13 @@ def test_bad_prompt_files_are_refused_by_name(tmp_path, name, content, message):
         for _ in range(5)
     ]
     (tmp_path / "dialogues_a.json").write_text(json.dumps(dialogues))
+    (tmp_path / "everyday.json").write_text(json.dumps(dialogues))
     (tmp_path / "topics.json").write_text('{"food": ["bread"]}')
     (tmp_path / "messages.json").write_text(json.dumps(examples))
 
     def load():
         load_chat_family(TABLES, tmp_path)
+        load_chat_family(TABLES, tmp_path, "everyday")
         load_message_family(TABLES, tmp_path)
 
     load()
@@ -382,13 +392,14 @@ def test_the_committed_corpus_holds_no_shown_message():
     def plain(text):
         return re.sub(r"\W+", " ", text.lower().replace("’", "'").replace("'", "")).strip()
 
-    shown = {plain(message) for family in (CHATS, MESSAGES) for message in family.shown}
+    families = (CHATS, EVERYDAY, MESSAGES)
+    shown = {plain(message) for family in families for message in family.shown}
     shown = {text for text in shown if len(text.split()) > 4}
     assert len(shown) > 500
     written = load_llm_chats()
-    for name, family in (("chat", CHATS), ("message", MESSAGES)):
+    for family in families:
         own = {plain(message) for message in family.shown} & shown
-        assert not [m.text for m in written if m.family == name and plain(m.text) in own]
+        assert not [m.text for m in written if m.family == family.name and plain(m.text) in own]
 
 
 def test_a_corpus_that_is_not_its_cards_is_refused(tmp_path, monkeypatch):
@@ -398,6 +409,25 @@ def test_a_corpus_that_is_not_its_cards_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(llm_chats, "files", lambda package: tmp_path)
     with pytest.raises(ValueError, match=r"llm_chats\.jsonl\.gz: sha256"):
         load_llm_chats()
+
+
+def test_the_two_families_of_chats_show_different_dialogues():
+    assert len(set(CHATS.shown) & set(EVERYDAY.shown)) < len(EVERYDAY.shown) / 20
+    temperatures = [
+        {family.build_request(3, number).sampling["temperature"] for number in range(200)}
+        for family in (CHATS, EVERYDAY)
+    ]
+    assert max(temperatures[1]) <= 1.0 < max(temperatures[0])
+    registers = Counter(
+        EVERYDAY.build_request(3, SLOTS * REQUESTS_PER_PROMPT_SET * n).cell["register"]
+        for n in range(2_000)
+    )
+    assert 0.25 < registers["casual"] / registers.total() < 0.37  # 31 % start in lower case
+
+
+def test_a_family_that_there_is_not_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="'poem': not one of chat, everyday, message"):
+        generation.generate(tmp_path, 10, 1, only=["chat", "poem"])
 
 
 def test_instruct_needs_an_endpoint(tmp_path):
