@@ -130,7 +130,9 @@ def test_the_protocol_has_its_hash_and_names_the_field_that_does_not_fit(tmp_pat
     for section, facts in protocol.facts.items():
         protocol.require(section, facts | {"more": 1})
         for name in facts:
-            with pytest.raises(ValueError, match=rf"protocol 1: {section}\.{name} is .* and other"):
+            with pytest.raises(
+                ValueError, match=rf"protocol {protocol.version}: {section}\.{name} is .* and other"
+            ):
                 protocol.require(section, facts | {name: "other"})
     content = json.loads(PROTOCOL.read_text("utf-8"))
     path = tmp_path / "protocol.json"
@@ -188,7 +190,7 @@ def test_other_tables_are_refused_and_the_file_stays_as_it_was(protocol: Protoco
     table = _complete(protocol)
     extend_leaderboard(board, "first", table, protocol, FACTS)
     content = board.read_bytes()
-    other = {"version": 1, "sha256": "0" * 64}
+    other = {"version": protocol.version, "sha256": "0" * 64}
     for name, change, said in (
         ("first", {}, "first is in the leaderboard already"),
         ("a\nb", {}, "name"),
@@ -230,7 +232,7 @@ def test_a_changed_leaderboard_is_refused(protocol: Protocol, board: Path):
     changed = protocol.model_copy(update={"sha256": "1" * 64})
     with pytest.raises(ValueError, match=r"entries\.0\.protocol\.sha256: .* never changes without"):
         load_leaderboard(board, changed)
-    load_leaderboard(board, changed.model_copy(update={"version": 2}))
+    load_leaderboard(board, changed.model_copy(update={"version": protocol.version + 1}))
     board.write_text("[", "utf-8")
     with pytest.raises(ValueError, match=r"leaderboard\.json: the file"):
         load_leaderboard(board, protocol)
