@@ -767,6 +767,7 @@ def test_goals_are_called_reached_or_not_plainly():
 def test_study_page_stands_alone_and_is_well_formed():
     for page in (render_study(STUDY, **STUDY_PAGE), render_study(STUDY)):
         assert not re.search(r"https?:|//[a-z]|url\(|@import|<script|<link|<iframe|<img", page)
+        assert not re.search(r"\w\)?\.[A-Z]", _Page(page).text)  # a blank between sentences
         root = ElementTree.fromstring(page.removeprefix("<!doctype html>"))
         ids = _Page(page).ids
         assert len(ids) == len(set(ids))
