@@ -88,14 +88,14 @@ class Recipe:
 
 def list_recipes(config: TextConfig) -> dict[str, Recipe]:
     """The recipes of a run, `web` and `synthetic`, and those of a study, which leave out one thing each."""
-    human, everyday = 1 - config.llm_share, config.llm_share * config.everyday_share
-    shares = {"web_converted": human, "llm": 1 - human - everyday, "llm_everyday": everyday}
+    human = {"web_converted": 1 - config.llm_share}
     llm = {"llm": 1 - config.everyday_share, "llm_everyday": config.everyday_share}
+    shares = human | {name: config.llm_share * share for name, share in llm.items()}
     mix = Recipe(
         _leave_out_zeros(shares), config.typing_noise, config.deduplicate, config.human_floor
     )
     change = dataclasses.replace
-    without = {"web_converted": human, "llm": 1 - human}
+    no_everyday = _leave_out_zeros(human | {"llm": config.llm_share})
     return {
         "web": Recipe({"web": 1.0}),
         "web_news": Recipe({"web_news": 1.0}),
@@ -103,7 +103,7 @@ def list_recipes(config: TextConfig) -> dict[str, Recipe]:
         "converted": change(mix, shares={"web_converted": 1.0}),
         "generated": change(mix, shares=_leave_out_zeros(llm), human_floor=0.0),
         "synthetic": mix,
-        "synthetic_no_everyday": change(mix, shares=_leave_out_zeros(without)),
+        "synthetic_no_everyday": change(mix, shares=no_everyday),
         f"synthetic_{'no' if mix.typing else 'with'}_typing": change(mix, typing=not mix.typing),
         f"synthetic_{'no' if mix.deduplicate else 'with'}_dedup": change(
             mix, deduplicate=not mix.deduplicate
@@ -193,7 +193,8 @@ def build_pools(
     on_step(4, "near-duplicates")
     repeats = find_near_duplicates([*chats, *kept], seed=seed).tolist()
     on_step(5, "typing")
-    for i, (name, everyday) in enumerate({"llm": False, "llm_everyday": True}.items(), start=1):
+    for i, name in enumerate(("llm", "llm_everyday"), start=1):
+        everyday = name == "llm_everyday"
         own = [k for k, message in enumerate(written) if (message.family == "everyday") == everyday]
         pools[name] = _type_source(
             [chats[k] for k in own],

@@ -111,6 +111,16 @@ def test_an_ablation_arm_differs_from_the_mix_in_one_thing(config: TextConfig) -
     }.keys() == (recipes.keys())
 
 
+@pytest.mark.parametrize(("everyday", "left_out"), [(0.0, "llm_everyday"), (1.0, "llm")])
+def test_a_pool_without_a_share_is_not_read(
+    config: TextConfig, everyday: float, left_out: str
+) -> None:
+    recipes = list_recipes(config.model_copy(update={"llm_share": 0.7, "everyday_share": everyday}))
+    for name in ("synthetic", "generated", "synthetic_no_floor"):
+        assert left_out not in recipes[name].shares
+    assert sum(share or 0 for share in recipes["synthetic"].shares.values()) == pytest.approx(1)
+
+
 def test_words_are_shown_as_people_write_them_inside_sentences() -> None:
     texts = ["He met Anna in May"] * 3 + ["we may go, i may not, they may"] * 2 + ["Well then"] * 5
     display = find_display_forms([*texts, "I said I’m in", "no I'm not", "so I'm out"])
