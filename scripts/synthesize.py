@@ -54,6 +54,9 @@ def generate(
         list[str] | None,
         typer.Option(help="chat, everyday or message; may be given again. Default: all."),
     ] = None,
+    extend: Annotated[
+        bool, typer.Option("--extend", help="The new text comes after the published corpus.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Have an LLM write chats and messages, as many words each; what passes the filters is the corpus."""
@@ -69,6 +72,7 @@ def generate(
             lambda done: advance(min(done, words)),
             instruct,
             only=family or (),
+            extend=extend,
         )
     print_figures({"words": kept}, as_json)
 

@@ -16,7 +16,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ from synthetic_text.llm_chats import (
     Sift,
     encode_messages,
     list_corpus_filters,
+    read_corpus,
     write_file,
 )
 from synthetic_text.message_prompts import load_message_family
@@ -82,6 +84,7 @@ def generate(
     instruct: bool = False,
     timeout_s: float = REQUEST_TIMEOUT_S,
     only: Sequence[str] = (),
+    extend: bool = False,
 ) -> dict[str, int]:
     """Has the model write until `words` words, as many of each family, have passed the sift.
 
@@ -95,6 +98,7 @@ def generate(
         instruct: whether the endpoint's model follows instructions (chat completions).
         timeout_s: of one try of a request.
         only: names of the families to ask; all if empty.
+        extend: whether the corpus is the published one and, after it, what the log holds.
 
     Returns:
         Words of each family that are in the corpus, after all filters.
@@ -135,7 +139,7 @@ def generate(
 
             share = words * (i + 1) // len(asked) - words * i // len(asked)
             before += collect_answers(log_path, completes, model, family, share, seed, add_progress)
-    return build_corpus([log_path], out_dir, filters)
+    return build_corpus([log_path], out_dir, filters, extend)
 
 
 def collect_answers(
@@ -240,7 +244,10 @@ def collect_answers(
 
 
 def build_corpus(
-    log_paths: Sequence[Path], directory: Path, filters: Sequence[Filter] | None = None
+    log_paths: Sequence[Path],
+    directory: Path,
+    filters: Sequence[Filter] | None = None,
+    extend: bool = False,
 ) -> dict[str, int]:
     """Sifts and filters logs, and writes a file with a card for each family, and what was rejected.
 
@@ -252,12 +259,14 @@ def build_corpus(
         log_paths: read in this order, as if they were one log. None may be in use.
         directory: made if missing.
         filters: tried after the sift, by default those of `list_corpus_filters`.
+        extend: whether the corpus starts with the published one, whose logs are not needed: of families
+            in the logs it is sifted again, so that nothing in it copies the dialogues of today's prompts.
 
     Returns:
         Words of each family in the corpus.
 
     Raises:
-        ValueError: a log is damaged or of other prompts.
+        ValueError: a log is damaged or of other prompts, or a published file is not its card's.
     """
     filters = list_corpus_filters() if filters is None else filters
     known = find_families()
@@ -266,7 +275,8 @@ def build_corpus(
     rejected: list[dict[str, Any]] = []
     for name in CORPUS_NAMES:
         own = [entry for entry in entries if entry["family"] == name]
-        words[name] = _write_family(name, known, own, filters, rejected, directory)
+        published = read_corpus(name) if extend else ([], None)
+        words[name] = _write_family(name, known, own, filters, rejected, directory, *published)
     lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in rejected)
     write_file(directory / "llm_rejected.jsonl.gz", gzip.compress(lines.encode(), mtime=0))
     return words
@@ -286,19 +296,31 @@ def _write_family(
     filters: Sequence[Filter],
     rejected: list[dict[str, Any]],
     directory: Path,
+    published: Sequence[Message],
+    published_card: Mapping[str, Any] | None,
 ) -> int:
     """Words in the file; rejected lines are added to `rejected`."""
+    if published_card and not entries:
+        write_file(directory / published_card["file"], encode_messages(published))
+        write_card(published_card, directory, CORPUS_NAMES[name])
+        return _count_words(published)
     own = [family for (family_name, _), family in known.items() if family_name == name]
     sift = Sift(message for family in own for message in family.shown)
     sifted: list[Message] = []
-    for chat, entry in enumerate(entries):
-        family = known[name, entry["run"]["prompts_sha256"]]
-        stratum = family.stratum(entry)
-        for speaker, text, reason in sift.accept(family.parse(entry["text"])):
+
+    def accept(chat: int, stratum: str, topic: str, lines: Iterable[tuple[str, str]]) -> None:
+        for speaker, text, reason in sift.accept(lines):
             if reason is None:
-                sifted.append(Message(text, name, stratum, entry["topic"], chat, speaker))
+                sifted.append(Message(text, name, stratum, topic, chat, speaker))
             else:
                 rejected.append(_describe_rejected(name, chat, reason, text))
+
+    for (chat, stratum, topic), said in groupby(published, lambda m: (m.chat, m.stratum, m.topic)):
+        accept(chat, stratum, topic, [(message.speaker, message.text) for message in said])
+    first = published_card["sources"][0]["details"]["answers"] if published_card else 0
+    for chat, entry in enumerate(entries, start=first):
+        family = known[name, entry["run"]["prompts_sha256"]]
+        accept(chat, family.stratum(entry), entry["topic"], family.parse(entry["text"]))
     result = apply_filters([message.text for message in sifted], filters)
     for i, reason in result.rejected:
         rejected.append(_describe_rejected(name, sifted[i].chat, reason, sifted[i].text))
@@ -307,14 +329,77 @@ def _write_family(
     write_file(directory / f"{CORPUS_NAMES[name]}.jsonl.gz", data)
     counts = Counter(dict(sift.counts.rejected.most_common()))
     counts.update(result.counts)
-    card = _build_card(name, entries, messages, data, sift.counts.lines, counts)
+    origin = _Origin.of(entries)
+    lines_in = sift.counts.lines
+    if published_card:
+        counts.update({step["reason"]: step["rejected"] for step in published_card["filters"]})
+        lines_in += sum(step["rejected"] for step in published_card["filters"])
+        origin = _Origin.read(published_card) + origin
+    card = _build_card(name, origin, messages, data, lines_in, counts)
     write_card(card, directory, CORPUS_NAMES[name])
     return _count_words(messages)
 
 
+@dataclass(frozen=True)
+class _Origin:
+    """How the answers of a corpus came to be, as its card tells."""
+
+    answers: int
+    models: list[Mapping[str, Any]]
+    hashes: list[Mapping[str, Any]]
+    registers: Counter[str]
+    sampling: list[Mapping[str, Any]]
+    temperatures: Counter[str]
+    seeds: frozenset[int]
+
+    @classmethod
+    def of(cls, entries: Sequence[Mapping[str, Any]]) -> "_Origin":
+        """Of answers in a log."""
+        return cls(
+            len(entries),
+            _list_different(entry["model"] for entry in entries),
+            _list_different(
+                {key: value for key, value in sorted(entry["run"].items()) if key != "seed"}
+                for entry in entries
+            ),
+            Counter(entry["register"] for entry in entries),
+            _list_different(
+                {k: v for k, v in sorted(entry["sampling"].items()) if k != "temperature"}
+                for entry in entries
+            ),
+            Counter(str(entry["sampling"]["temperature"]) for entry in entries),
+            frozenset(entry["run"]["seed"] for entry in entries),
+        )
+
+    @classmethod
+    def read(cls, card: Mapping[str, Any]) -> "_Origin":
+        """Of a corpus, from its card."""
+        prompts, settings = card["prompts"], card["settings"]
+        return cls(
+            sum(source["details"]["answers"] for source in card["sources"]),
+            card["models"],
+            prompts["hashes"],
+            Counter(prompts["answers_by_register"]),
+            settings["sampling"],
+            Counter(settings["answers_by_temperature"]),
+            frozenset(settings["seeds"]),
+        )
+
+    def __add__(self, later: "_Origin") -> "_Origin":
+        return _Origin(
+            self.answers + later.answers,
+            _list_different([*self.models, *later.models]),
+            _list_different([*self.hashes, *later.hashes]),
+            self.registers + later.registers,
+            _list_different([*self.sampling, *later.sampling]),
+            self.temperatures + later.temperatures,
+            self.seeds | later.seeds,
+        )
+
+
 def _build_card(
     family: str,
-    entries: Sequence[Mapping[str, Any]],
+    origin: _Origin,
     messages: Sequence[Message],
     data: bytes,
     lines_in: int,
@@ -323,8 +408,7 @@ def _build_card(
     name = CORPUS_NAMES[family]
     words = _count_words(messages)
     rng = random.Random(name)
-    models = _list_different(entry["model"] for entry in entries)
-    is_gemma = all(model["name"].startswith("gemma") for model in models)
+    is_gemma = all(model["name"].startswith("gemma") for model in origin.models)
     diversity = None
     if words:
         tokens = [split_words(message.text) for message in messages]
@@ -332,7 +416,6 @@ def _build_card(
             _DIVERSITY_WORDS, sum(is_word(token) for line in tokens for token in line)
         )
         diversity = asdict(measure_diversity(tokens, human_share=0.0, sample_words=sample_words))
-    temperatures = Counter(entry["sampling"]["temperature"] for entry in entries)
     return build_card(
         name=name,
         description=_DESCRIPTIONS[family],
@@ -345,26 +428,20 @@ def _build_card(
                 len(messages),
                 words,
                 True,
-                {"answers": len(entries)},
+                {"answers": origin.answers},
             )
         ],
-        models=models,
+        models=origin.models,
         prompts={
-            "hashes": _list_different(
-                {key: value for key, value in sorted(entry["run"].items()) if key != "seed"}
-                for entry in entries
-            ),
+            "hashes": origin.hashes,
             "topics_used": len({message.topic for message in messages}),
             "strata_used": len({message.stratum for message in messages}),
-            "answers_by_register": dict(sorted(Counter(e["register"] for e in entries).items())),
+            "answers_by_register": dict(sorted(origin.registers.items())),
         },
         settings={
-            "sampling": _list_different(
-                {k: v for k, v in sorted(entry["sampling"].items()) if k != "temperature"}
-                for entry in entries
-            ),
-            "answers_by_temperature": {str(t): n for t, n in sorted(temperatures.items())},
-            "seeds": sorted({entry["run"]["seed"] for entry in entries}),
+            "sampling": origin.sampling,
+            "answers_by_temperature": dict(sorted(origin.temperatures.items())),
+            "seeds": sorted(origin.seeds),
         },
         lines_in=lines_in,
         rejected=rejected,

@@ -160,18 +160,31 @@ def load_llm_chats() -> list[Message]:
     Raises:
         ValueError: a file is not the one its card describes.
     """
-    folder = files("synthetic_text") / "data"
-    messages: list[Message] = []
-    for family, name in CORPUS_NAMES.items():
-        data = (folder / f"{name}.jsonl.gz").read_bytes()
-        card: Mapping[str, Any] = json.loads((folder / f"{name}.card.json").read_text("utf-8"))
-        if hashlib.sha256(data).hexdigest() != card["sha256"]:
-            raise ValueError(
-                f"{name}.jsonl.gz: sha256 differs from the one in {name}.card.json; "
-                "check both files out again"
-            )
-        messages += decode_messages(data, family)
-    return messages
+    return [message for family in CORPUS_NAMES for message in read_corpus(family)[0]]
+
+
+def read_corpus(
+    family: str, directory: Path | None = None
+) -> tuple[list[Message], Mapping[str, Any]]:
+    """Messages and card of a family's corpus.
+
+    Args:
+        family: chat, everyday or message.
+        directory: of the files, by default those committed here.
+
+    Raises:
+        ValueError: the file is not the one its card describes.
+    """
+    folder = directory or Path(str(files("synthetic_text") / "data"))
+    name = CORPUS_NAMES[family]
+    data = (folder / f"{name}.jsonl.gz").read_bytes()
+    card: Mapping[str, Any] = json.loads((folder / f"{name}.card.json").read_text("utf-8"))
+    if hashlib.sha256(data).hexdigest() != card["sha256"]:
+        raise ValueError(
+            f"{name}.jsonl.gz: sha256 differs from the one in {name}.card.json; "
+            "check both files out again"
+        )
+    return decode_messages(data, family), card
 
 
 def write_file(path: Path, data: bytes) -> None:
