@@ -178,7 +178,7 @@ def test_what_it_cannot_do_is_one_line(measured: Benchmark) -> None:
     own = ("--run", out, "--preset", measured.run.preset)
     assert_refused(
         run_keyfed("benchmark", *own, "--without", "kenlm"),  # by eval/protocol.json
-        "protocol 2: population.source is chitchat-dataset 0.9.0 there and a file in this run",
+        f"protocol {Protocol.load().version}: population.source is chitchat-dataset 0.9.0 there and a file",
     )
     for more, said in (
         (("--submit", "mine"), "only a complete table"),
