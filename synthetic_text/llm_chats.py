@@ -163,19 +163,16 @@ def load_llm_chats() -> list[Message]:
     return [message for family in CORPUS_NAMES for message in read_corpus(family)[0]]
 
 
-def read_corpus(
-    family: str, directory: Path | None = None
-) -> tuple[list[Message], Mapping[str, Any]]:
-    """Messages and card of a family's corpus.
+def read_corpus(family: str) -> tuple[list[Message], Mapping[str, Any]]:
+    """Messages and card of a family's committed corpus.
 
     Args:
         family: chat, everyday or message.
-        directory: of the files, by default those committed here.
 
     Raises:
         ValueError: the file is not the one its card describes.
     """
-    folder = directory or Path(str(files("synthetic_text") / "data"))
+    folder = files("synthetic_text") / "data"
     name = CORPUS_NAMES[family]
     data = (folder / f"{name}.jsonl.gz").read_bytes()
     card: Mapping[str, Any] = json.loads((folder / f"{name}.card.json").read_text("utf-8"))

@@ -38,6 +38,8 @@ MODEL = {"name": "gemma-test"}
 TABLES = load_tables()
 CHATS, EVERYDAY, MESSAGES = load_families()
 KNOWN = find_families()
+# 70 of the 120 everyday dialogues: what the first half of that corpus was shown
+FORMER = {("everyday", "0988ef0c851a48d157c401a77847376477a6d78f887f7007a1e829bc94df0dc2")}
 
 
 class CountingModel:
@@ -401,7 +403,7 @@ def test_the_committed_corpus_is_what_its_card_says(name):
     assert all(message.stratum and message.topic for message in messages)
     assert card["filters"][-1]["out"] == len(messages)
     hashes = {entry["prompts_sha256"] for entry in card["prompts"]["hashes"]}
-    assert {(family, sha256) for sha256 in hashes} & KNOWN.keys()
+    assert {(family, sha256) for sha256 in hashes} <= KNOWN.keys() | FORMER
     assert card["sha256"] in (folder / f"{name}.card.md").read_text("utf-8")
 
 
